@@ -1,0 +1,490 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Story, behind the scenes: between the holdings and the service.
+//
+// The Dispatcher turns readiness into events, calls the service back, and performs what it asks for.
+// A callback's actions are performed as soon as it has returned; what performing causes is told at
+// once, and the actions asked for there go to the back of the same queue: nothing nests. An action
+// has left the queue, and a report its batch, before user code sees it, so a throw loses nothing
+// else. After each callback the slot's id is compared: then, and only then, the resource is there.
+// Cold paths are kept out of line, so that the path of a byte is short.
+#pragma once
+
+#include <reactor/detail/holdings.hpp>
+#include <reactor/handler.hpp>
+
+#include <utility>
+
+namespace reactor::inline v0 {
+namespace detail {
+
+template <class S, class P>
+class Dispatcher {
+  public:
+    using Listener = typename S::Listener;
+    using Transport = typename S::Transport;
+    using Actions = typename S::Actions;
+    using Error = typename S::Error;
+    using Own = Holdings<Listener, Transport, P>;
+
+    Dispatcher(S&& with, const Options& limits, P&& poller)
+        : own(limits, std::move(poller)), actions(own, limits.action_queue),
+          service(std::move(with)), options(limits),
+          scratch_(new std::byte[limits.read_buffer]) {}
+
+    // -- calling the service ----------------------------------------------------------------------
+
+    /// Calls back, then performs what was asked for.
+    template <class Callback>
+    void call(Callback&& callback) {
+        callback();
+        if (!actions.empty()) {
+            perform_waiting();
+        }
+    }
+    [[gnu::noinline]] void tell(Error&& error) {
+        call([&] { service.handle_error(std::move(error), actions); });
+    }
+
+    /// Performs what waits, within the turn's budget. Called from within itself it does nothing:
+    /// the outer one goes on with what came.
+    [[gnu::noinline]] void perform_waiting() {
+        if (performing_) {
+            return;
+        }
+        const Flag performing(performing_);
+        while (!actions.empty() && !stopping && performed_ < options.actions_per_turn) {
+            ++performed_;
+            perform(actions.take());
+        }
+    }
+
+    /// A new turn: new budgets, and nothing is under way, even if the last turn was thrown out of.
+    void begin_turn() noexcept {
+        ++turn_;
+        performed_ = 0;
+        refusal_told_ = false;
+        own.current = nullptr;
+        own.current_id = {};
+        own.turn_time_known = false;
+    }
+
+    // -- readiness --------------------------------------------------------------------------------
+
+    /// Gives a resource its turn. False: nothing of that id is here.
+    bool serve(ResourceId id, Readiness readiness) {
+        if (role_of(id) == Role::listener) {
+            return serve(own.listeners, id, readiness);
+        }
+        return serve(own.transports, id, readiness);
+    }
+    /// Gives those their turn that had more to yield than their budget, or whom nobody reports.
+    void serve_left_over() {
+        for (std::size_t n = own.left_over.size(); n > 0 && !stopping; --n) {
+            const ResourceId id = own.left_over.take();
+            with_any(id, [&](auto& registry, auto& slot) {
+                if (!slot.left_over) {
+                    return;
+                }
+                if (slot.served == turn_) {
+                    own.left_over.push(ResourceId(id));
+                    return;
+                }
+                slot.left_over = false;
+                serve(registry, id, Readiness{true, true, false, false});
+            });
+        }
+    }
+    /// What a turn ends with for who was touched: one write, what that caused, the new interest.
+    void finish_turn_of(ResourceId id) {
+        if (role_of(id) == Role::listener) {
+            finish_turn_of(own.listeners, id);
+        } else {
+            finish_turn_of(own.transports, id);
+        }
+    }
+    /// A resource's lazy timer rang.
+    void fire_deadline(ResourceId id) {
+        --own.lazy_timers;
+        with_any(id, [&](auto& registry, auto& slot) { fire_deadline(registry, slot); });
+    }
+
+    // -- coming and going -------------------------------------------------------------------------
+
+    /// Registers what came from another thread.
+    template <class R, Role role>
+    void register_sent(Registry<R, role>& registry, R&& resource) {
+        if (const ResourceId id = registry.reserve()) {
+            register_now(registry, id, std::move(resource));
+        } else {
+            turn_away(registry, id, std::move(resource), std::errc::no_buffer_space);
+        }
+    }
+    /// Gives back a resource that is not registered.
+    template <class R, Role role>
+    [[gnu::noinline]] void turn_away(Registry<R, role>& registry, ResourceId id, R&& resource,
+                                     std::error_code code) {
+        Error error(ErrorKind::registration_failed, id, code);
+        put(registry, error, std::move(resource));
+        tell(std::move(error));
+    }
+    template <class R, Role role>
+    void turn_away(Registry<R, role>& registry, ResourceId id, R&& resource, std::errc code) {
+        turn_away(registry, id, std::move(resource), std::make_error_code(code));
+    }
+
+    /// The resource leaves as the service asked, or as the end wants it; one flush is tried.
+    template <class R, Role role>
+    [[gnu::noinline]] void hand_over(Registry<R, role>& registry, Slot<R, role>& slot) {
+        const ResourceId id = slot.id;
+        if constexpr (role == Role::transport) {
+            slot.resource.flush();
+            R resource = own.take_out(registry, slot);
+            unsent_bytes += resource.unsent();
+            call([&] { service.handover_transport(id, std::move(resource), actions); });
+        } else {
+            R resource = own.take_out(registry, slot);
+            call([&] { service.handover_listener(id, std::move(resource), actions); });
+        }
+    }
+
+    /// No more is sent to this peer; the transport leaves when it has nothing more to say either.
+    void close_write(Slot<Transport, Role::transport>& slot) {
+        slot.closing = true;
+        slot.resource.close_write();
+        own.touch(slot);
+    }
+
+    [[nodiscard]] bool has_work() const noexcept {
+        return !actions.empty() || !own.left_over.empty() || !own.touched.empty() || own.holes != 0 ||
+               drain_asked.has_value();
+    }
+    /// A send was refused for want of room: its transport hears of it. So does the service, of
+    /// whatever was refused, once a turn.
+    [[gnu::noinline]] void tell_refusals() {
+        if (actions.take_refused() != 0 && !refusal_told_) {
+            refusal_told_ = true;
+            tell(Error(ErrorKind::actions_refused, {},
+                       std::make_error_code(std::errc::no_buffer_space)));
+        }
+        std::size_t index = 0;
+        while (own.holes != 0 && !stopping) {
+            auto* const slot = own.transports.next(index);
+            if (slot == nullptr) {
+                return;
+            }
+            if (slot->hole) {
+                slot->hole = false;
+                --own.holes;
+                tell(Error(ErrorKind::send_returned, slot->id,
+                           std::make_error_code(std::errc::no_buffer_space)));
+            }
+        }
+    }
+
+    Own own;
+    Actions actions;
+    S service;
+    Options options;
+    /// Bytes that left the reactor unsent.
+    std::size_t unsent_bytes = 0;
+    /// The service asked for the end: nothing more is served or performed.
+    bool stopping = false;
+    /// A drain is on: no listener comes in any more.
+    bool draining = false;
+    /// The service asked for a drain within this.
+    std::optional<Duration> drain_asked;
+
+  private:
+    /// True while its scope lasts, whatever way it is left.
+    struct Flag {
+        explicit Flag(bool& flag) noexcept : flag_(flag) { flag_ = true; }
+        Flag(const Flag&) = delete;
+        Flag& operator=(const Flag&) = delete;
+        ~Flag() { flag_ = false; }
+        bool& flag_;
+    };
+
+    template <class R, Role role>
+    static void put(Registry<R, role>&, Error& error, R&& resource) noexcept {
+        if constexpr (role == Role::transport) {
+            error.put_transport(std::move(resource));
+        } else {
+            error.put_listener(std::move(resource));
+        }
+    }
+    template <class Act>
+    bool with_any(ResourceId id, Act&& act) {
+        if (role_of(id) == Role::listener) {
+            if (auto* const slot = own.listeners.find(id)) {
+                act(own.listeners, *slot);
+                return true;
+            }
+        } else if (auto* const slot = own.transports.find(id)) {
+            act(own.transports, *slot);
+            return true;
+        }
+        return false;
+    }
+
+    // -- performing -------------------------------------------------------------------------------
+
+    void perform(Action&& action) {
+        const ResourceId id = action.id();
+        switch (action.kind()) {
+        case ActionKind::register_listener:
+            return register_now(own.listeners, id, actions.take_listener());
+        case ActionKind::register_transport:
+            return register_now(own.transports, id, actions.take_transport());
+        case ActionKind::unregister_listener:
+            return on(own.listeners, id, [&](auto& slot) { hand_over(own.listeners, slot); });
+        case ActionKind::unregister_transport:
+            return on(own.transports, id, [&](auto& slot) { hand_over(own.transports, slot); });
+        case ActionKind::send:
+            return perform_send(action);
+        case ActionKind::pause:
+        case ActionKind::resume:
+            return pause(id, action.kind() == ActionKind::pause);
+        case ActionKind::close_write:
+            return on(own.transports, id, [&](auto& slot) { close_write(slot); });
+        case ActionKind::shutdown:
+            stopping = true;
+            return;
+        case ActionKind::drain:
+            drain_asked = std::min(drain_asked.value_or(Duration::max()), action.duration());
+            return;
+        case ActionKind::set_timer: // timers are set at once, see BasicActions
+        case ActionKind::set_timer_at:
+        case ActionKind::set_interval:
+        case ActionKind::reset_timer:
+        case ActionKind::cancel_timer:
+            return;
+        }
+    }
+    template <class R, Role role, class Act>
+    void on(Registry<R, role>& registry, ResourceId id, Act&& act) {
+        if (auto* const slot = role_of(id) == role ? registry.find(id) : nullptr) {
+            act(*slot);
+        } else {
+            tell_unknown(id);
+        }
+    }
+    void tell_unknown(ResourceId id) {
+        tell(Error(ErrorKind::unknown_id, id,
+                   std::make_error_code(std::errc::no_such_device_or_address)));
+    }
+    void perform_send(const Action& action) {
+        const ResourceId id = action.id();
+        Transport* const transport = role_of(id) == Role::listener ? nullptr : own.reach(id);
+        Error error(ErrorKind::unknown_id, id,
+                    std::make_error_code(std::errc::no_such_device_or_address));
+        if (transport != nullptr) {
+            WriteStatus status = offer(*transport, action.payload(), own.gather);
+            if (status == WriteStatus::full) {
+                transport->flush();
+                status = offer(*transport, action.payload(), own.gather);
+            }
+            if (status == WriteStatus::accepted) {
+                return;
+            }
+            error = Error(ErrorKind::send_returned, id, std::make_error_code(cause_of(status)));
+        }
+        error.put_payload(action.payload());
+        tell(std::move(error));
+    }
+    [[nodiscard]] static std::errc cause_of(WriteStatus status) noexcept {
+        switch (status) {
+        case WriteStatus::full:
+            return std::errc::no_buffer_space;
+        case WriteStatus::not_ready:
+            return std::errc::resource_unavailable_try_again;
+        case WriteStatus::accepted:
+        case WriteStatus::ended:
+            break;
+        }
+        return std::errc::broken_pipe;
+    }
+    void pause(ResourceId id, bool paused) {
+        const bool found = with_any(id, [&](auto&, auto& slot) {
+            slot.paused = paused;
+            own.touch(slot);
+            if (!paused) {
+                own.leave_over(slot);
+            }
+        });
+        if (!found) {
+            tell_unknown(id);
+        }
+    }
+    template <class R, Role role>
+    void register_now(Registry<R, role>& registry, ResourceId id, R&& resource) {
+        if (role == Role::listener && draining) {
+            registry.cancel(id);
+            return turn_away(registry, id, std::move(resource), std::errc::operation_canceled);
+        }
+        const int fd = resource.fd();
+        if (const std::error_code error = own.admit(registry, id, resource)) {
+            return turn_away(registry, id, std::move(resource), error);
+        }
+        call([&] { service.handle_registered(id, role, fd, actions); });
+    }
+
+    // -- serving ----------------------------------------------------------------------------------
+
+    template <class R, Role role>
+    bool serve(Registry<R, role>& registry, ResourceId id, Readiness readiness) {
+        auto* const slot = registry.find(id);
+        if (slot == nullptr) [[unlikely]] {
+            return false;
+        }
+        slot->served = turn_;
+        own.touch(*slot);
+        if (readiness.calls_for(Io::read) && own.wanted(*slot).read &&
+            !pump(registry, *slot, id, Io::read)) {
+            return true;
+        }
+        // A transport writes at the end of the turn, once: it has been touched. A listener has no
+        // flush, so its write half is offered here.
+        if constexpr (role == Role::listener) {
+            if (readiness.calls_for(Io::write) && own.wanted(*slot).write) [[unlikely]] {
+                pump(registry, *slot, id, Io::write);
+            }
+        }
+        return true;
+    }
+
+    /// Offers one half until nothing comes of it, or the budget is spent. False: it has left.
+    template <class R, Role role>
+    bool pump(Registry<R, role>& registry, Slot<R, role>& slot, ResourceId id, Io io) {
+        const std::size_t most = role == Role::transport ? options.events_per_resource
+                                                         : options.accepts_per_turn;
+        std::size_t bytes = 0;
+        for (std::size_t n = 0; n < most && bytes < options.bytes_per_resource; ++n) {
+            std::optional<typename R::Event> event = ask(slot.resource, io);
+            if (!event) {
+                if (io == Io::read) {
+                    slot.left_over = false;
+                }
+                return settle(registry, slot);
+            }
+            if constexpr (requires { event->data()->size(); }) {
+                if (const auto* const data = event->data()) {
+                    bytes += data->size();
+                }
+            }
+            deliver(slot, id, std::move(*event));
+            if (stopping || slot.id != id || !slot.live) [[unlikely]] {
+                return false;
+            }
+            if (io == Io::read && !own.wanted(slot).read) [[unlikely]] {
+                return true;
+            }
+        }
+        own.leave_over(slot);
+        return true;
+    }
+    template <class R>
+    [[nodiscard]] std::optional<typename R::Event> ask(R& resource, Io io) {
+        if constexpr (reads_into_scratch<R>) {
+            return resource.handle_io(io, std::span(scratch_.get(), options.read_buffer));
+        } else {
+            return resource.handle_io(io);
+        }
+    }
+    template <class R, Role role>
+    void deliver(Slot<R, role>& slot, ResourceId id, typename R::Event&& event) {
+        if constexpr (std::same_as<R, NoTransport> || std::same_as<R, NoListener>) {
+            return;
+        } else if constexpr (role == Role::transport) {
+            own.current = std::addressof(slot.resource);
+            own.current_id = id;
+            service.handle_transport_event(id, std::move(event), actions);
+            own.current = nullptr;
+            own.current_id = {};
+        } else {
+            service.handle_listener_event(id, std::move(event), actions);
+        }
+        if (!actions.empty()) {
+            perform_waiting();
+        }
+    }
+    /// Asks a resource that yielded nothing for its trouble and its end. False: it has left.
+    template <class R, Role role>
+    bool settle(Registry<R, role>& registry, Slot<R, role>& slot) {
+        const ResourceId id = slot.id;
+        if constexpr (tells_trouble<R>) {
+            if (const std::error_code trouble = slot.resource.trouble()) [[unlikely]] {
+                tell(Error(ErrorKind::trouble, id, trouble));
+                if (slot.id != id || !slot.live) {
+                    return false;
+                }
+            }
+        }
+        if constexpr (tells_end<R>) {
+            if (const std::optional<std::error_code> end = slot.resource.ended()) [[unlikely]] {
+                leave(registry, slot, ErrorKind::ended, *end);
+                return false;
+            }
+        }
+        return true;
+    }
+    /// A resource leaves by itself: as it was asked to, or with an error.
+    template <class R, Role role>
+    [[gnu::noinline]] void leave(Registry<R, role>& registry, Slot<R, role>& slot, ErrorKind kind,
+                                 std::error_code code) {
+        if (slot.closing && kind == ErrorKind::ended && !code) {
+            return hand_over(registry, slot);
+        }
+        Error error(kind, slot.id, code);
+        if constexpr (role == Role::transport) {
+            slot.resource.flush(); // whatever it borrowed is its own from here on
+            unsent_bytes += slot.resource.unsent();
+            error.put_unsent(slot.resource.unsent());
+        }
+        put(registry, error, own.take_out(registry, slot));
+        tell(std::move(error));
+    }
+
+    template <class R, Role role>
+    void finish_turn_of(Registry<R, role>& registry, ResourceId id) {
+        auto* const slot = registry.find(id);
+        if (slot == nullptr) [[unlikely]] {
+            return;
+        }
+        slot->touched = false;
+        if constexpr (role == Role::transport) {
+            slot->resource.flush();
+            if (!pump(registry, *slot, id, Io::write)) [[unlikely]] {
+                return;
+            }
+        }
+        if (const std::error_code error = own.renew_interest(*slot)) [[unlikely]] {
+            return leave(registry, *slot, ErrorKind::interest_failed, error);
+        }
+        own.renew_deadline(*slot);
+    }
+    template <class R, Role role>
+    void fire_deadline(Registry<R, role>& registry, Slot<R, role>& slot) {
+        if constexpr (has_deadline<R>) {
+            slot.lazy = {};
+            const std::optional<Timestamp> deadline = slot.resource.deadline();
+            if (deadline && *deadline <= own.turn_time()) {
+                slot.resource.handle_deadline();
+                if (!settle(registry, slot)) {
+                    return;
+                }
+            }
+            own.touch(slot);
+            own.renew_deadline(slot);
+        }
+    }
+
+    std::unique_ptr<std::byte[]> scratch_;
+    std::size_t performed_ = 0;
+    std::uint32_t turn_ = 0;
+    bool performing_ = false;
+    bool refusal_told_ = false;
+};
+
+} // namespace detail
+} // namespace reactor::inline v0

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Story, behind the scenes: what a runtime owns, and the one place where it is kept in step.
+//
+// Listeners and transports stand in two registries, their timers in the wheel, their interest in
+// the poller; here a resource comes in, leaves, and has its interest and its lazy timer brought up
+// to date, with no service in sight: nothing here calls user code but the resource's own. A resource
+// leaves the poller before its descriptor can close. Who was touched in this turn stands in a list;
+// nobody else is looked at. As the Desk, this is what stands behind Actions.
+#pragma once
+
+#include <reactor/action.hpp>
+#include <reactor/detail/registry.hpp>
+#include <reactor/poller.hpp>
+#include <reactor/timer_wheel.hpp>
+
+#include <utility>
+
+namespace reactor::inline v0 {
+namespace detail {
+
+template <class Listener, class Transport, class Poller>
+class Holdings final : public Desk<Listener, Transport> {
+  public:
+    using Kernel = typename Poller::Kernel;
+    using Listeners = Registry<Listener, Role::listener>;
+    using Transports = Registry<Transport, Role::transport>;
+
+    /// Marks the end of a drain among the timers; no resource id has this value.
+    static constexpr std::uint64_t drain_tag = 1;
+
+    Holdings(const Options& options, Poller&& with)
+        : Desk<Listener, Transport>(options.gather_buffer), poller(std::move(with)),
+          listeners(options.listeners), transports(options.transports),
+          stream_limits_(options.stream),
+          auto_pause_(options.auto_pause), timer_limit_(options.timers) {}
+    ~Holdings() {
+        drop_all(listeners);
+        drop_all(transports);
+    }
+
+    // -- the Desk ---------------------------------------------------------------------------------
+
+    [[nodiscard]] ResourceId reserve(Role role) override {
+        return role == Role::listener ? listeners.reserve() : transports.reserve();
+    }
+    [[nodiscard]] Transport* reach(ResourceId id) override {
+        typename Transports::Slot* const slot = transports.find(id);
+        if (slot == nullptr) [[unlikely]] {
+            return nullptr;
+        }
+        touch(*slot);
+        return std::addressof(slot->resource);
+    }
+    void leave_hole(ResourceId id) noexcept override {
+        if (typename Transports::Slot* const slot = transports.find(id); slot != nullptr && !slot->hole) {
+            slot->hole = true;
+            ++holes;
+        }
+    }
+    TimerId set_timer(Timestamp deadline, Duration interval) override {
+        return wheel.size() - lazy_timers < timer_limit_ ? wheel.set(deadline, interval) : TimerId{};
+    }
+    bool reset_timer(TimerId timer, Timestamp deadline) noexcept override {
+        return wheel.reset(timer, deadline);
+    }
+    bool cancel_timer(TimerId timer) noexcept override { return wheel.cancel(timer); }
+    [[nodiscard]] Timestamp clock() override { return poller.now(); }
+
+    // -- coming and going -------------------------------------------------------------------------
+
+    /// Puts the resource under its reserved id. On an error it is untouched, and the id is free.
+    template <class R, Role role>
+    [[nodiscard]] std::error_code admit(Registry<R, role>& registry, ResourceId id, R& resource) {
+        if constexpr (!born_non_blocking<R>) {
+            if (const auto set = Kernel::set_non_blocking(resource.fd()); !set.ok()) {
+                registry.cancel(id);
+                return set.code();
+            }
+        }
+        if constexpr (takes_stream_limits<R>) {
+            resource.adopt(stream_limits_);
+        }
+        if (touched.size() == touched.capacity()) {
+            touched.reserve(2 * touched.size() + 8);
+        }
+        const Interest interest = resource.interest();
+        if (!interest.none()) {
+            if (const auto error = poller.watch(resource.fd(), id, interest)) {
+                registry.cancel(id);
+                return error;
+            }
+        }
+        Slot<R, role>& slot = registry.occupy(id, std::move(resource));
+        slot.armed = interest;
+        touch(slot);
+        return {};
+    }
+
+    /// Takes a resource out: first from the poller and the wheel, then from its slot.
+    template <class R, Role role>
+    [[nodiscard]] R take_out(Registry<R, role>& registry, Slot<R, role>& slot) noexcept {
+        forget(slot);
+        return registry.extract(slot);
+    }
+
+    /// The resource will be looked at when the turn ends.
+    template <class R, Role role>
+    void touch(Slot<R, role>& slot) {
+        if (!slot.touched) [[unlikely]] {
+            touched.push_back(slot.id);
+            slot.touched = true;
+        }
+    }
+    /// The resource has, or may have, more than it was asked for: the next wait returns at once.
+    template <class R, Role role>
+    void leave_over(Slot<R, role>& slot) {
+        if (!slot.left_over) {
+            left_over.push(ResourceId(slot.id));
+            slot.left_over = true;
+        }
+    }
+
+    // -- interest and deadline --------------------------------------------------------------------
+
+    /// What the poller should be told: the wish of the resource, less what the service paused and
+    /// what its own unsent bytes hold back.
+    template <class R, Role role>
+    [[nodiscard]] Interest wanted(const Slot<R, role>& slot) const noexcept {
+        Interest interest = slot.resource.interest();
+        if (slot.paused) [[unlikely]] {
+            interest.read = false;
+        }
+        if constexpr (role == Role::transport) {
+            if (interest.write && auto_pause_ && !slot.resource.is_ready_to_write()) [[unlikely]] {
+                interest.read = false;
+            }
+        }
+        return interest;
+    }
+
+    /// Tells the poller, if there is something new to tell.
+    template <class R, Role role>
+    [[nodiscard]] std::error_code renew_interest(Slot<R, role>& slot) {
+        const Interest interest = wanted(slot);
+        if (interest == slot.armed) [[likely]] {
+            return {};
+        }
+        const int fd = slot.resource.fd();
+        std::error_code error;
+        if (interest.none()) {
+            poller.unwatch(fd, slot.id);
+        } else if (slot.armed.none()) {
+            error = poller.watch(fd, slot.id, interest);
+        } else {
+            error = poller.set_interest(fd, slot.id, interest);
+        }
+        if (!error) {
+            if (interest.read && !slot.armed.read) {
+                leave_over(slot);
+            }
+            slot.armed = interest;
+        }
+        return error;
+    }
+
+    /// Sets the resource's lazy timer, if it must ring earlier than it would.
+    template <class R, Role role>
+    void renew_deadline(Slot<R, role>& slot) {
+        if constexpr (has_deadline<R>) {
+            const std::optional<Timestamp> deadline = slot.resource.deadline();
+            if (!deadline || (slot.lazy.timer && slot.lazy.set_for <= *deadline)) [[likely]] {
+                return;
+            }
+            if (!slot.lazy.timer || !wheel.reset(slot.lazy.timer, *deadline)) {
+                slot.lazy.timer = wheel.set(*deadline, Duration::zero(), slot.id.value());
+                ++lazy_timers;
+            }
+            slot.lazy.set_for = *deadline;
+        }
+    }
+
+    /// Watches everything again in a poller that started afresh. What it refuses has no interest
+    /// from then on, and is told so when it is next touched.
+    template <class R, Role role>
+    void watch_again(Registry<R, role>& registry) {
+        std::size_t index = 0;
+        while (auto* const slot = registry.next(index)) {
+            if (!slot->armed.none() && poller.watch(slot->resource.fd(), slot->id, slot->armed)) {
+                slot->armed = {};
+                touch(*slot);
+            }
+        }
+    }
+
+    Poller poller;
+    TimerWheel wheel;
+    Listeners listeners;
+    Transports transports;
+    std::vector<ResourceId> touched;
+    Fifo<ResourceId> left_over;
+    std::size_t holes = 0;
+    /// How many of the wheel's timers are those of resources and of the drain.
+    std::size_t lazy_timers = 0;
+    /// Set in a forked child: the kernel's registrations are the parent's, and stay.
+    bool registrations_are_foreign = false;
+
+  private:
+    template <class R, Role role>
+    void forget(Slot<R, role>& slot) noexcept {
+        if (!slot.armed.none() && !registrations_are_foreign) {
+            poller.unwatch(slot.resource.fd(), slot.id);
+        }
+        if constexpr (has_deadline<R>) {
+            lazy_timers -= wheel.cancel(slot.lazy.timer) ? 1 : 0;
+        }
+        if (slot.hole) {
+            --holes;
+        }
+    }
+    template <class R, Role role>
+    void drop_all(Registry<R, role>& registry) noexcept {
+        std::size_t index = 0;
+        while (auto* const slot = registry.next(index)) {
+            static_cast<void>(take_out(registry, *slot));
+        }
+    }
+
+    StreamLimits stream_limits_;
+    bool auto_pause_;
+    std::size_t timer_limit_;
+};
+
+} // namespace detail
+} // namespace reactor::inline v0

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Words: the limits. Everything in the library that could grow or go on has its bound here, with a
+// finite default; at the bound the answer is a value, never an abort and never a silent loss. A
+// Runtime copies its Options when it is made. Counts are "at most", sizes are bytes; a zero is read
+// as one where nothing at all would stop the loop.
+#pragma once
+
+#include <cstddef>
+
+namespace reactor::inline v0 {
+
+/// What may wait in the out-buffer of one stream. Wanted: low <= high <= cap.
+struct StreamLimits {
+    /// Above this the stream is blocked: it says so once, and its reading pauses (auto_pause).
+    std::size_t high_watermark = 64 * 1024;
+    /// At or below this a blocked stream has drained: it says so once, and its reading resumes.
+    std::size_t low_watermark = 16 * 1024;
+    /// A send that would pass this is given back whole.
+    std::size_t cap = 1024 * 1024;
+};
+
+/// The limits of one Runtime.
+struct Options {
+    /// Readiness reports that one wait takes from the kernel; what is more comes with the next.
+    std::size_t events_per_wait = 256;
+    /// Events that one transport may yield a turn before the next has its turn.
+    std::size_t events_per_resource = 16;
+    /// Bytes that one transport may yield a turn (told of events whose `data()` has a size).
+    std::size_t bytes_per_resource = 256 * 1024;
+    /// Events that one listener may yield a turn. A failing accept4(2) costs 2.7 us, hence so few.
+    std::size_t accepts_per_turn = 4;
+    /// Commands handled a turn; the rest comes in the next, which does not wait.
+    std::size_t commands_per_turn = 1024;
+    /// Timers fired a turn; the rest comes in the next, which does not wait.
+    std::size_t timers_per_turn = 1024;
+    /// Actions performed a turn; the rest comes in the next, which does not wait.
+    std::size_t actions_per_turn = 65'536;
+
+    /// Commands that may wait in the channel; then Controller::command() says full.
+    std::size_t command_queue = 65'536;
+    /// Actions that may wait to be performed; then Actions says no (see there).
+    std::size_t action_queue = 65'536;
+    /// Timers alive at once; then set_timer() returns an id that names nothing.
+    std::size_t timers = 1'000'000;
+    /// Listeners registered at once; then a registration is given back.
+    std::size_t listeners = 65'536;
+    /// Transports registered at once; then a registration is given back.
+    std::size_t transports = 1'000'000;
+
+    /// The loop's one read buffer: the most that one event of a stream carries.
+    std::size_t read_buffer = 64 * 1024;
+    /// Bytes sent in a turn that are gathered in the loop's memory until its flush; what is more is
+    /// copied into the out-buffers of the transports at once.
+    std::size_t gather_buffer = 256 * 1024;
+    /// Given to each stream as it is registered, unless it was given its own.
+    StreamLimits stream;
+    /// Whether a transport above its high watermark is not read until it has drained.
+    bool auto_pause = true;
+
+    /// Waits that may fail one after another, with a growing pause between them, until the runtime
+    /// shuts down. The first one of a row is told to handle_error.
+    std::size_t poll_failures = 10;
+};
+
+} // namespace reactor::inline v0

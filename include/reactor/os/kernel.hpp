@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Cellar: every system call of the library is spelled in this header and nowhere else.
+//
+// os::Kernel is a set of static functions, the default of the template parameter `Kernel` that
+// pollers, wakers, streams and listeners have; another type with the same functions (a simulated
+// kernel, one that fails on purpose, one that does nothing) takes its place with no other change.
+// A call answers with a Result, errno being a value; EINTR is retried here. The exception is a
+// wait: a signal ends it early, with nothing ready, as deadlines are absolute and a turn is cheap.
+//
+// The calls of the fast path go through syscall(2), not through the C library's wrappers: those are
+// cancellation points and cost about 100 instructions more in a process with several threads.
+// Nothing here owns a descriptor (os::Fd does); all functions may be called on any thread.
+#pragma once
+
+#include <reactor/io.hpp>
+#include <reactor/time.hpp>
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <span>
+#include <system_error>
+
+namespace reactor::inline v0 {
+namespace os {
+
+/// What a system call answered: a value, or the errno.
+struct Result {
+    long value = 0;
+    int error = 0;
+
+    [[nodiscard]] bool ok() const noexcept { return error == 0; }
+    /// Whether it failed only because it would have had to wait.
+    [[nodiscard]] bool would_block() const noexcept {
+        return error == EAGAIN || error == EWOULDBLOCK;
+    }
+    [[nodiscard]] int fd() const noexcept { return static_cast<int>(value); }
+    [[nodiscard]] std::size_t count() const noexcept { return static_cast<std::size_t>(value); }
+    [[nodiscard]] std::error_code code() const noexcept {
+        return {error, std::system_category()};
+    }
+};
+
+/// What a descriptor is good for: fstat(2) and the access mode of open(2).
+struct FdTraits {
+    bool socket = false;
+    bool readable = false;
+    bool writable = false;
+};
+
+/// The Linux kernel.
+struct Kernel {
+    // -- time and process ------------------------------------------------------------------------
+
+    /// CLOCK_MONOTONIC. Aborts if the clock fails: without time no promise can be kept.
+    [[nodiscard]] static Timestamp now() noexcept {
+        timespec time{};
+        if (::clock_gettime(CLOCK_MONOTONIC, &time) != 0) {
+            std::fputs("reactor: clock_gettime(CLOCK_MONOTONIC) failed\n", stderr);
+            std::abort();
+        }
+        return Timestamp{std::chrono::seconds{time.tv_sec} + Duration{time.tv_nsec}};
+    }
+
+    /// This process's id, without a system call but the first time after a fork: it stands on a
+    /// page that the kernel wipes in a child (MADV_WIPEONFORK, madvise(2)).
+    [[nodiscard]] static int process_id() noexcept {
+        static std::atomic<int>* const page = wiped_on_fork();
+        if (page == nullptr) {
+            return static_cast<int>(::getpid());
+        }
+        int id = page->load(std::memory_order_relaxed);
+        if (id == 0) {
+            id = static_cast<int>(::getpid());
+            page->store(id, std::memory_order_relaxed);
+        }
+        return id;
+    }
+
+    /// Puts the thread to sleep; a signal may end it early.
+    static void sleep(Duration span) noexcept {
+        const timespec time = to_timespec(span);
+        ::syscall(SYS_ppoll, nullptr, 0, &time, nullptr, 0);
+    }
+
+    /// Raises the soft limit of open descriptors to the hard one; the value is the limit then.
+    static Result raise_descriptor_limit() noexcept {
+        rlimit limit{};
+        if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+            return {0, errno};
+        }
+        limit.rlim_cur = limit.rlim_max;
+        if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+            return {0, errno};
+        }
+        return {static_cast<long>(limit.rlim_cur), 0};
+    }
+
+    // -- descriptors -----------------------------------------------------------------------------
+
+    /// close(2). Never retried: on Linux the descriptor is gone even after EINTR.
+    static void close(int fd) noexcept { ::close(fd); }
+
+    /// Sets O_NONBLOCK if it is not set. The flag belongs to the open file, which duplicates share.
+    static Result set_non_blocking(int fd) noexcept {
+        const int flags = ::fcntl(fd, F_GETFL);
+        if (flags < 0) {
+            return {0, errno};
+        }
+        return (flags & O_NONBLOCK) != 0 ? Result{} : answer(::fcntl(fd, F_SETFL, flags | O_NONBLOCK));
+    }
+    /// Sets FD_CLOEXEC.
+    static Result set_close_on_exec(int fd) noexcept {
+        return answer(::fcntl(fd, F_SETFD, FD_CLOEXEC));
+    }
+    /// Another descriptor for the same open file, close-on-exec.
+    static Result duplicate(int fd) noexcept { return answer(::fcntl(fd, F_DUPFD_CLOEXEC, 3)); }
+
+    /// Looks at what the descriptor is; `error` set if it is none.
+    static Result traits(int fd, FdTraits& out) noexcept {
+        struct stat status {};
+        if (::fstat(fd, &status) != 0) {
+            return {0, errno};
+        }
+        const int flags = ::fcntl(fd, F_GETFL);
+        if (flags < 0) {
+            return {0, errno};
+        }
+        const int mode = flags & O_ACCMODE;
+        out = {S_ISSOCK(status.st_mode), mode != O_WRONLY, mode != O_RDONLY};
+        return {};
+    }
+
+    // -- bytes -----------------------------------------------------------------------------------
+
+    static Result read(int fd, std::span<std::byte> into) noexcept {
+        return retried([&] { return ::syscall(SYS_read, fd, into.data(), into.size()); });
+    }
+    static Result recv(int fd, std::span<std::byte> into) noexcept {
+        return retried([&] {
+            return ::syscall(SYS_recvfrom, fd, into.data(), into.size(), 0, nullptr, nullptr);
+        });
+    }
+    /// To a socket; a broken connection is EPIPE, not a signal.
+    static Result send(int fd, std::span<const std::byte> bytes) noexcept {
+        return retried([&] {
+            return ::syscall(SYS_sendto, fd, bytes.data(), bytes.size(), MSG_NOSIGNAL, nullptr, 0);
+        });
+    }
+    static Result send(int fd, std::span<const iovec> parts) noexcept {
+        msghdr message{};
+        message.msg_iov = const_cast<iovec*>(parts.data());
+        message.msg_iovlen = parts.size();
+        return retried([&] { return ::syscall(SYS_sendmsg, fd, &message, MSG_NOSIGNAL); });
+    }
+    /// To a pipe, a terminal, a file; a broken pipe is EPIPE, not a signal: by RWF_NOSIGNAL where
+    /// the kernel knows it (Linux 6.18), else by masking SIGPIPE around the call.
+    static Result write(int fd, std::span<const iovec> parts) noexcept {
+        static std::atomic<bool> kernel_can{true};
+        if (kernel_can.load(std::memory_order_relaxed)) {
+            constexpr int no_signal = 0x100;
+            const Result result = retried([&] {
+                return ::syscall(SYS_pwritev2, fd, parts.data(), parts.size(), -1L, -1L, no_signal);
+            });
+            if (result.error != EOPNOTSUPP && result.error != ENOSYS && result.error != EINVAL) {
+                return result;
+            }
+            kernel_can.store(false, std::memory_order_relaxed);
+        }
+        return write_with_sigpipe_masked(fd, parts);
+    }
+
+    // -- sockets ---------------------------------------------------------------------------------
+
+    /// A stream socket, non-blocking and close-on-exec from birth.
+    static Result stream_socket(int family) noexcept {
+        return answer(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    }
+    static Result bind(int fd, const sockaddr* address, socklen_t size) noexcept {
+        return answer(::bind(fd, address, size));
+    }
+    static Result listen(int fd, int backlog) noexcept { return answer(::listen(fd, backlog)); }
+    /// accept4(2): non-blocking and close-on-exec from birth.
+    static Result accept(int fd, sockaddr* address, socklen_t* size) noexcept {
+        return retried([&] {
+            return ::syscall(SYS_accept4, fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        });
+    }
+    static Result shutdown_write(int fd) noexcept { return answer(::shutdown(fd, SHUT_WR)); }
+    static Result local_name(int fd, sockaddr* address, socklen_t* size) noexcept {
+        return answer(::getsockname(fd, address, size));
+    }
+    static Result peer_name(int fd, sockaddr* address, socklen_t* size) noexcept {
+        return answer(::getpeername(fd, address, size));
+    }
+    static Result set_option(int fd, int level, int name, int value) noexcept {
+        return answer(::setsockopt(fd, level, name, &value, sizeof value));
+    }
+    static Result option(int fd, int level, int name) noexcept {
+        int value = 0;
+        socklen_t size = sizeof value;
+        const Result result = answer(::getsockopt(fd, level, name, &value, &size));
+        return result.ok() ? Result{value, 0} : result;
+    }
+
+    // -- demultiplexers --------------------------------------------------------------------------
+
+    static Result epoll_create() noexcept { return answer(::epoll_create1(EPOLL_CLOEXEC)); }
+    static Result epoll_control(int epoll, int operation, int fd, std::uint32_t events,
+                                std::uint64_t data) noexcept {
+        epoll_event event{};
+        event.events = events;
+        event.data.u64 = data;
+        return answer(::syscall(SYS_epoll_ctl, epoll, operation, fd, &event));
+    }
+    /// Milliseconds; -1 waits without end.
+    static Result epoll_wait(int epoll, std::span<epoll_event> into, int milliseconds) noexcept {
+        return interrupted_is_nothing(::syscall(SYS_epoll_pwait, epoll, into.data(),
+                                                static_cast<int>(into.size()), milliseconds,
+                                                nullptr, 0));
+    }
+    /// Nanoseconds. ENOSYS on kernels before 5.11 and under some checkers.
+    static Result epoll_wait_precise(int epoll, std::span<epoll_event> into,
+                                     Duration timeout) noexcept {
+        const timespec time = to_timespec(timeout);
+        return interrupted_is_nothing(::syscall(SYS_epoll_pwait2, epoll, into.data(),
+                                                static_cast<int>(into.size()), &time, nullptr, 0));
+    }
+    /// ppoll(2): nanoseconds; Duration::max() waits without end.
+    static Result poll(std::span<pollfd> fds, Duration timeout) noexcept {
+        timespec time = to_timespec(timeout);
+        return interrupted_is_nothing(::syscall(SYS_ppoll, fds.data(), fds.size(),
+                                                timeout == Duration::max() ? nullptr : &time,
+                                                nullptr, 0));
+    }
+
+    // -- the bell of another thread --------------------------------------------------------------
+
+    static Result event_fd() noexcept { return answer(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+    /// Makes an eventfd readable, with a new edge even when its counter is full (eventfd(2)).
+    /// Async-signal-safe; keeps errno.
+    static void ring(int fd) noexcept {
+        const int kept = errno;
+        const std::uint64_t one = 1;
+        while (::write(fd, &one, sizeof one) < 0 && (errno == EINTR || errno == EAGAIN)) {
+            if (errno == EAGAIN) {
+                silence(fd);
+            }
+        }
+        errno = kept;
+    }
+    /// Takes back what was rung. Async-signal-safe; keeps errno.
+    static void silence(int fd) noexcept {
+        const int kept = errno;
+        std::uint64_t count = 0;
+        while (::read(fd, &count, sizeof count) < 0 && errno == EINTR) {
+        }
+        errno = kept;
+    }
+
+  private:
+    template <class Int>
+    static Result answer(Int result) noexcept {
+        return result < 0 ? Result{0, errno} : Result{static_cast<long>(result), 0};
+    }
+    template <class Call>
+    static Result retried(Call call) noexcept {
+        for (;;) {
+            const long result = call();
+            if (result >= 0) [[likely]] {
+                return {result, 0};
+            }
+            if (errno != EINTR) {
+                return {0, errno};
+            }
+        }
+    }
+    static Result interrupted_is_nothing(long result) noexcept {
+        if (result >= 0) [[likely]] {
+            return {result, 0};
+        }
+        return errno == EINTR ? Result{} : Result{0, errno};
+    }
+    static timespec to_timespec(Duration span) noexcept {
+        const auto whole = std::chrono::duration_cast<std::chrono::seconds>(span);
+        timespec time{};
+        time.tv_sec = static_cast<time_t>(whole.count());
+        time.tv_nsec = static_cast<long>((span - whole).count());
+        return time;
+    }
+    static Result write_with_sigpipe_masked(int fd, std::span<const iovec> parts) noexcept {
+        sigset_t pipe{};
+        sigset_t before{};
+        sigset_t pending{};
+        sigemptyset(&pipe);
+        sigaddset(&pipe, SIGPIPE);
+        sigemptyset(&pending);
+        ::sigpending(&pending);
+        const bool was_pending = sigismember(&pending, SIGPIPE) == 1;
+        ::pthread_sigmask(SIG_BLOCK, &pipe, &before);
+        const Result result = retried([&] {
+            return ::syscall(SYS_writev, fd, parts.data(), static_cast<int>(parts.size()));
+        });
+        if (result.error == EPIPE && !was_pending) {
+            const timespec at_once{};
+            while (::sigtimedwait(&pipe, nullptr, &at_once) < 0 && errno == EINTR) {
+            }
+        }
+        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        return result;
+    }
+    static std::atomic<int>* wiped_on_fork() noexcept {
+        const auto size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        void* page = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (page == MAP_FAILED) {
+            return nullptr;
+        }
+        if (::madvise(page, size, MADV_WIPEONFORK) != 0) {
+            ::munmap(page, size);
+            return nullptr;
+        }
+        return new (page) std::atomic<int>(0);
+    }
+};
+
+} // namespace os
+} // namespace reactor::inline v0

@@ -1,0 +1,495 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Story: the loop. It has no thread of its own: whoever calls run() or turn() is the loop's thread.
+//
+// A turn: wait -> tick -> due timers -> readiness -> commands -> flush. The Runtime owns everything:
+// its Dispatcher the service, its Holdings the resources, timers and poller, its Line the mailbox
+// that other threads send to. Every stage stands on a cursor or a queue that is a member, moved on
+// before user code is called: a throw leaves all as it was behind the callback that threw, and the
+// next turn goes on from there. Nothing here is done for a resource that was not touched.
+#pragma once
+
+#include <reactor/controller.hpp>
+#include <reactor/detail/dispatcher.hpp>
+#include <reactor/poller/epoll.hpp>
+
+#include <memory>
+
+namespace reactor::inline v0 {
+
+/// How a run ended.
+struct Farewell {
+    /// Nothing was forced, and nothing was left unsent by the end.
+    bool clean = true;
+    /// Transports that were still registered at the end, and were handed over by force.
+    std::size_t forced = 0;
+    /// Bytes accepted for sending that the kernel had not taken when their transport left.
+    std::size_t unsent_bytes = 0;
+};
+
+/// Chosen for a Service that is no Handler, or a Poller that is none: says what is missing.
+template <class Service, class Poller = EpollPoller>
+class Runtime {
+    static_assert(detail::ExplainHandler<Service>::explained);
+    static_assert(detail::ExplainPoller<Poller>::explained);
+};
+
+/// The loop of one service. One thread at a time; only what `controller()` gives is for others.
+template <class S, class P>
+    requires Handler<S> && Poller<P>
+class Runtime<S, P> {
+    using Listener = typename S::Listener;
+    using Transport = typename S::Transport;
+    using Command = typename S::Command;
+    using Error = typename S::Error;
+    using Kernel = typename P::Kernel;
+    using Line = detail::Line<Listener, Transport, Command>;
+    using Dispatcher = detail::Dispatcher<S, P>;
+
+  public:
+    using Controller = reactor::Controller<Listener, Transport, Command>;
+
+#ifdef __cpp_exceptions
+    /// Throws std::system_error if the poller or the waker cannot be made.
+    explicit Runtime(S service, const Options& options = {}, P poller = P{})
+        : Runtime(std::move(service), options, std::move(poller), Unchecked{}) {
+        if (failure_) {
+            throw std::system_error(failure_, "reactor::Runtime");
+        }
+    }
+#endif
+    /// The same, with the failure as a value; the run has then ended before it began.
+    Runtime(S service, const Options& options, std::error_code& error)
+        : Runtime(std::move(service), options, make_poller(error), Unchecked{}) {
+        error = error ? error : failure_;
+        ended_ = ended_ || error;
+    }
+    Runtime(S service, const Options& options, P poller, std::error_code& error)
+        : Runtime(std::move(service), options, std::move(poller), Unchecked{}) {
+        error = failure_;
+    }
+    Runtime(const Runtime&) = delete;
+    Runtime& operator=(const Runtime&) = delete;
+    /// Destroys what is registered, without a callback; shut down first to have it handed over.
+    ~Runtime() {
+        own_.registrations_are_foreign = is_foreign();
+        line_->mailbox.close();
+    }
+
+    /// Registers a listener, before the run or between turns. A failure comes to `handle_error`.
+    ResourceId listen(Listener listener) {
+        return dispatcher_.actions.register_listener(std::move(listener));
+    }
+
+#ifdef __cpp_exceptions
+    /// Turns until the end: a shutdown(), or a drain that is done; after that it returns at once.
+    /// What a callback throws passes through and leaves the runtime fit to run on. Throws
+    /// std::system_error in a forked child and when called within a callback.
+    Farewell run() {
+        while (turn(Duration::max())) {
+        }
+        return farewell_;
+    }
+    /// One turn, waiting at most `max_wait`. False once the run has ended. Throws as run() does.
+    bool turn(Duration max_wait) {
+        std::error_code error;
+        const bool goes_on = turn(max_wait, error);
+        if (error) [[unlikely]] {
+            throw std::system_error(error, "reactor::Runtime::turn");
+        }
+        return goes_on;
+    }
+#endif
+    /// As run(), with the refusal as a value: operation_not_permitted in a forked child,
+    /// resource_deadlock_would_occur within a callback.
+    Farewell run(std::error_code& error) {
+        while (turn(Duration::max(), error)) {
+        }
+        return farewell_;
+    }
+    /// As turn(), with the refusal as a value.
+    bool turn(Duration max_wait, std::error_code& error) {
+        error = refusal();
+        if (error || ended_) [[unlikely]] {
+            return false;
+        }
+        const Within turn(in_turn_);
+        start();
+        wait(max_wait);
+        tick();
+        fire_timers();
+        serve_readiness();
+        take_commands();
+        flush();
+        return !reach_end();
+    }
+
+    /// How long an outer loop may wait before the next turn; Duration::max(): until fd() is ready.
+    [[nodiscard]] Duration until_next() {
+        if (ended_ || !started_ || has_work()) {
+            return Duration::zero();
+        }
+        const std::optional<Timestamp> deadline = own_.wheel.next_deadline();
+        return deadline ? std::max(saturating_sub(*deadline, own_.clock()), Duration::zero())
+                        : Duration::max();
+    }
+    /// Readable when a turn would not wait; where the poller has such a descriptor.
+    [[nodiscard]] int fd() const noexcept
+        requires detail::can_be_nested<P>
+    {
+        return own_.poller.fd();
+    }
+    /// The service; between turns, on the loop's thread.
+    [[nodiscard]] S& service() noexcept { return dispatcher_.service; }
+    /// The poller; between turns, on the loop's thread.
+    [[nodiscard]] P& poller() noexcept { return own_.poller; }
+    /// The handle for other threads; it may outlive the runtime.
+    [[nodiscard]] Controller controller() const noexcept { return Controller(line_); }
+    /// How the run ended, once it has.
+    [[nodiscard]] const Farewell& farewell() const noexcept { return farewell_; }
+    /// Reports that named nothing live: of what was unregistered in the same batch, or of a
+    /// descriptor that somebody closed behind the reactor's back.
+    [[nodiscard]] std::uint64_t stale_reports() const noexcept { return stale_reports_; }
+
+  private:
+    struct Unchecked {};
+    /// True while its scope lasts, whatever way it is left.
+    struct Within {
+        explicit Within(bool& flag) noexcept : flag_(flag) { flag_ = true; }
+        Within(const Within&) = delete;
+        Within& operator=(const Within&) = delete;
+        ~Within() { flag_ = false; }
+        bool& flag_;
+    };
+
+    Runtime(S&& service, const Options& options, P&& poller, Unchecked)
+        : dispatcher_(std::move(service), options, std::move(poller)), own_(dispatcher_.own),
+          options_(dispatcher_.options), owner_(Kernel::process_id()) {
+        const os::Result bell = Kernel::event_fd();
+        failure_ = bell.code();
+        line_ = std::make_shared<Line>(options_.command_queue,
+                                       detail::Doorbell{bell.ok() ? bell.fd() : -1, &Kernel::ring,
+                                                        &Kernel::close});
+        if (!failure_) {
+            failure_ = own_.poller.watch_waker(bell.fd());
+        }
+        ended_ = static_cast<bool>(failure_);
+    }
+    [[nodiscard]] static P make_poller(std::error_code& error) {
+        if constexpr (std::constructible_from<P, std::error_code&>) {
+            return P(error);
+        } else {
+            error.clear();
+            return P{};
+        }
+    }
+
+    [[nodiscard]] bool is_foreign() const noexcept { return Kernel::process_id() != owner_; }
+    [[nodiscard]] std::error_code refusal() const noexcept {
+        if (in_turn_) [[unlikely]] {
+            return std::make_error_code(std::errc::resource_deadlock_would_occur);
+        }
+        if (is_foreign()) [[unlikely]] {
+            return std::make_error_code(std::errc::operation_not_permitted);
+        }
+        return {};
+    }
+    [[nodiscard]] bool has_work() const noexcept {
+        return dispatcher_.has_work() || stopping() || next_report_ != reported_ ||
+               own_.wheel.has_due() || line_->mailbox.has_next();
+    }
+    [[nodiscard]] bool stopping() const noexcept { return dispatcher_.stopping; }
+
+    // -- the stages of a turn, in their order -----------------------------------------------------
+
+    void start() {
+        dispatcher_.begin_turn();
+        if (!started_) [[unlikely]] {
+            take_requests();
+            started_ = true;
+            if (!stopping()) {
+                dispatcher_.call([&] { service().handle_start(dispatcher_.actions); });
+            }
+        }
+        if (dispatcher_.has_work()) [[unlikely]] {
+            dispatcher_.perform_waiting();
+        }
+    }
+
+    void wait(Duration max_wait) {
+        if (next_report_ != reported_) [[unlikely]] {
+            return; // a throw left these behind
+        }
+        Duration timeout = std::clamp(max_wait, Duration::zero(), until_next());
+        const bool sleeps = timeout > Duration::zero();
+        if (sleeps && !line_->mailbox.prepare_sleep()) {
+            timeout = Duration::zero();
+        }
+        const PollResult result = own_.poller.wait(timeout, options_.events_per_wait);
+        if (sleeps) {
+            line_->mailbox.awake();
+        }
+        own_.turn_time_known = false;
+        next_report_ = 0;
+        reported_ = result.count;
+        if (result.error || failed_waits_ != 0) [[unlikely]] {
+            poll_failed(result.error, max_wait);
+        }
+    }
+
+    void tick() {
+        if (!stopping()) {
+            dispatcher_.call([&] { service().tick(dispatcher_.actions); });
+        }
+    }
+
+    void fire_timers() {
+        if (own_.wheel.empty()) {
+            return;
+        }
+        own_.wheel.advance(own_.turn_time());
+        for (std::size_t n = 0; n < options_.timers_per_turn && !stopping(); ++n) {
+            const auto due = own_.wheel.pop_due();
+            if (!due) {
+                return;
+            }
+            if (due->tag == 0) {
+                dispatcher_.call([&] { service().handle_timer(due->id, dispatcher_.actions); });
+            } else if (due->tag == own_.drain_tag) {
+                dispatcher_.stopping = true;
+            } else {
+                dispatcher_.fire_deadline(ResourceId::from_value(due->tag));
+            }
+        }
+    }
+
+    void serve_readiness() {
+        while (next_report_ != reported_ && !stopping()) {
+            const PollEvent event = own_.poller.event(next_report_++);
+            if (!dispatcher_.serve(event.id, event.readiness)) [[unlikely]] {
+                nobody_there(event.id);
+            }
+        }
+        if (!own_.left_over.empty()) {
+            dispatcher_.serve_left_over();
+        }
+    }
+
+    void take_commands() {
+        if (line_->mailbox.collect()) [[unlikely]] {
+            take_requests();
+        }
+        for (std::size_t n = 0; n < options_.commands_per_turn && !stopping(); ++n) {
+            if (!line_->mailbox.has_next()) {
+                return;
+            }
+            auto message = line_->mailbox.take_next();
+            if (auto* const command = std::get_if<0>(&message)) {
+                handle_command(std::move(*command));
+            } else if (auto* const listener = std::get_if<1>(&message)) {
+                dispatcher_.register_sent(own_.listeners, std::move(*listener));
+            } else if (auto* const transport = std::get_if<2>(&message)) {
+                dispatcher_.register_sent(own_.transports, std::move(*transport));
+            }
+        }
+    }
+
+    /// One pass over who was touched; who is touched by that has the next turn, which is at once.
+    void flush() {
+        if (dispatcher_.draining || dispatcher_.drain_asked) [[unlikely]] {
+            lead_out();
+        }
+        dispatcher_.tell_refusals();
+        const std::size_t count = own_.touched.size();
+        while (flushed_ < count && !stopping()) {
+            dispatcher_.finish_turn_of(own_.touched[flushed_++]);
+        }
+        forget_flushed();
+        own_.listeners.trim();
+        own_.transports.trim();
+    }
+    void forget_flushed() noexcept {
+        if (flushed_ == own_.touched.size()) [[likely]] {
+            own_.touched.clear();
+            own_.gather.clear(); // nobody borrows any more
+        } else {
+            own_.touched.erase(own_.touched.begin(),
+                               own_.touched.begin() + static_cast<std::ptrdiff_t>(flushed_));
+        }
+        flushed_ = 0;
+    }
+
+    /// Ends the run if it is time. True once it has ended.
+    bool reach_end() {
+        if (dispatcher_.draining && led_out_ && own_.transports.live() == 0 && !dispatcher_.has_work()) {
+            dispatcher_.stopping = true;
+        }
+        if (stopping()) [[unlikely]] {
+            part();
+        }
+        return ended_;
+    }
+
+    // -- what a stage needs now and then ----------------------------------------------------------
+
+    void handle_command(Command&& command) {
+        if constexpr (!std::same_as<Command, NoCommand>) {
+            dispatcher_.call(
+                [&] { service().handle_command(std::move(command), dispatcher_.actions); });
+        }
+    }
+
+    /// What a controller asked for besides sending.
+    [[gnu::noinline]] void take_requests() {
+        if (line_->shutdown.load(std::memory_order_acquire)) {
+            dispatcher_.stopping = true;
+        }
+        if (const auto limit = line_->drain.exchange(-1, std::memory_order_acq_rel); limit >= 0) {
+            dispatcher_.drain_asked =
+                std::min(dispatcher_.drain_asked.value_or(Duration::max()), Duration{limit});
+        }
+    }
+
+    /// Tells the first failure of a row, rests longer after each, and ends the run after too many.
+    [[gnu::noinline]] void poll_failed(std::error_code error, Duration max_wait) {
+        if (!error) {
+            failed_waits_ = 0;
+            return;
+        }
+        const std::size_t failures = ++failed_waits_;
+        if (failures > options_.poll_failures) {
+            dispatcher_.stopping = true;
+            return;
+        }
+        if (failures == 1) {
+            dispatcher_.tell(Error(ErrorKind::poll_failed, {}, error));
+        }
+        const Duration rest = std::chrono::milliseconds{1} * (1 << std::min<std::size_t>(failures, 10));
+        Kernel::sleep(std::min(rest, max_wait));
+    }
+
+    /// A report of nobody. If an unwatch failed before, it may come for ever: then the poller
+    /// starts afresh with what is really here.
+    [[gnu::noinline]] void nobody_there(ResourceId id) {
+        if (!id) {
+            return; // the waker
+        }
+        ++stale_reports_;
+        if constexpr (detail::can_start_afresh<P>) {
+            if (own_.poller.haunted()) {
+                next_report_ = reported_ = 0;
+                if (const std::error_code error = own_.poller.start_afresh()) {
+                    dispatcher_.tell(Error(ErrorKind::poll_failed, {}, error));
+                    return;
+                }
+                own_.watch_again(own_.listeners);
+                own_.watch_again(own_.transports);
+            }
+        }
+    }
+
+    /// The gentle end: listeners leave, the service (or we) takes leave of the transports.
+    [[gnu::noinline]] void lead_out() {
+        if (dispatcher_.drain_asked) {
+            begin_drain(*std::exchange(dispatcher_.drain_asked, std::nullopt));
+        }
+        std::size_t index = 0;
+        while (auto* const slot = stopping() ? nullptr : own_.listeners.next(index)) {
+            dispatcher_.hand_over(own_.listeners, *slot);
+        }
+        if (led_out_ || stopping()) {
+            return;
+        }
+        led_out_ = true;
+        if constexpr (detail::answers_drain<S>) {
+            dispatcher_.call([&] { service().handle_drain(drain_deadline_, dispatcher_.actions); });
+        } else {
+            index = 0;
+            while (auto* const slot = own_.transports.next(index)) {
+                dispatcher_.close_write(*slot);
+            }
+        }
+    }
+    void begin_drain(Duration limit) {
+        const Timestamp deadline = saturating_add(own_.clock(), std::max(limit, Duration::zero()));
+        drain_deadline_ = dispatcher_.draining ? std::min(drain_deadline_, deadline) : deadline;
+        if (!dispatcher_.draining) {
+            drain_timer_ = own_.wheel.set(drain_deadline_, Duration::zero(), own_.drain_tag);
+            ++own_.lazy_timers;
+            dispatcher_.draining = true;
+        } else {
+            own_.wheel.reset(drain_timer_, drain_deadline_);
+        }
+    }
+
+    /// The end: everything leaves through its handover; what the service asks for now is dropped.
+    /// A throw leaves the rest for the next turn.
+    [[gnu::noinline]] void part() {
+        line_->mailbox.close();
+        give_back_waiting();
+        std::size_t index = 0;
+        while (auto* const slot = own_.listeners.next(index)) {
+            dispatcher_.hand_over(own_.listeners, *slot);
+            dispatcher_.actions.clear();
+        }
+        index = 0;
+        while (auto* const slot = own_.transports.next(index)) {
+            ++farewell_.forced;
+            dispatcher_.hand_over(own_.transports, *slot);
+            dispatcher_.actions.clear();
+        }
+        farewell_.unsent_bytes = dispatcher_.unsent_bytes;
+        farewell_.clean = farewell_.forced == 0 && farewell_.unsent_bytes == 0;
+        ended_ = true;
+    }
+    /// What was still to be registered comes back, what was still to be sent is counted; commands
+    /// are destroyed.
+    void give_back_waiting() {
+        auto& actions = dispatcher_.actions;
+        const auto cancelled = std::make_error_code(std::errc::operation_canceled);
+        for (std::size_t n = actions.size(); n > 0; --n) {
+            const Action action = actions.take();
+            if (action.kind() == ActionKind::register_listener) {
+                dispatcher_.turn_away(own_.listeners, action.id(), actions.take_listener(),
+                                      cancelled);
+            } else if (action.kind() == ActionKind::register_transport) {
+                dispatcher_.turn_away(own_.transports, action.id(), actions.take_transport(),
+                                      cancelled);
+            } else {
+                dispatcher_.unsent_bytes += action.bytes().size();
+            }
+        }
+        actions.clear();
+        line_->mailbox.collect();
+        while (line_->mailbox.has_next()) {
+            auto message = line_->mailbox.take_next();
+            if (auto* const listener = std::get_if<1>(&message)) {
+                dispatcher_.turn_away(own_.listeners, {}, std::move(*listener), cancelled);
+            } else if (auto* const transport = std::get_if<2>(&message)) {
+                dispatcher_.turn_away(own_.transports, {}, std::move(*transport), cancelled);
+            }
+            actions.clear();
+        }
+    }
+
+    std::shared_ptr<Line> line_;
+    Dispatcher dispatcher_;
+    typename Dispatcher::Own& own_;
+    const Options& options_;
+    std::size_t reported_ = 0;    ///< reports in the poller's batch,
+    std::size_t next_report_ = 0; ///< and which comes next
+    std::size_t flushed_ = 0;     ///< of the touched ones, in this pass
+    std::size_t failed_waits_ = 0;
+    std::uint64_t stale_reports_ = 0;
+    Timestamp drain_deadline_ = Timestamp::max();
+    TimerId drain_timer_;
+    Farewell farewell_;
+    std::error_code failure_;
+    int owner_;
+    bool in_turn_ = false;
+    bool started_ = false;
+    bool led_out_ = false;
+    bool ended_ = false;
+};
+
+} // namespace reactor::inline v0
