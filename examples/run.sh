@@ -136,7 +136,7 @@ need $needed
 
 mkdir -p "$build"
 exec 9>"$build/lock"
-flock 9
+flock -n 9 || { echo "Waiting for another run in $build" && flock 9; }
 cmake -S "$root" -B "$build" -G Ninja --log-level=NOTICE \
     -DCMAKE_CXX_COMPILER=g++ \
     -DCMAKE_BUILD_TYPE=Release \

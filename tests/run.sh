@@ -87,7 +87,7 @@ not_built() {
 
 # Two runs in one directory take turns.
 exec 9>"$build/lock"
-flock 9
+flock -n 9 || { echo "Waiting for another run in $build" && flock 9; }
 
 # What makes build and run together shortest: gcc takes five times as long over its sanitizers of
 # addresses and undefined behaviour at -O1.

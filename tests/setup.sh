@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=sh disable=SC2034
 # Sourced by tests/run.sh and examples/run.sh: installs what is missing. POSIX sh; relies on
 # nothing that a minimal Debian does not have.
 

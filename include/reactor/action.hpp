@@ -81,7 +81,7 @@ namespace detail {
 template <class Listener, class Transport>
 class Desk {
   public:
-    explicit Desk(std::size_t gather_limit) noexcept : gather(gather_limit) {}
+    explicit Desk(std::size_t gather_limit) : gather(gather_limit) {}
     Desk(const Desk&) = delete;
     Desk& operator=(const Desk&) = delete;
 
@@ -133,10 +133,12 @@ template <class Transport>
 template <class Transport>
 [[nodiscard]] WriteStatus offer(Transport& transport, const Buffer& buffer, Gather& gather) {
     if constexpr (shares_buffers<Transport>) {
-        return transport.write_shared(buffer);
-    } else {
-        return offer(transport, buffer.bytes(), gather);
+        constexpr std::size_t worth_sharing = 4096; // below this a copy is cheaper than a handle
+        if (buffer.size() >= worth_sharing) {
+            return transport.write_shared(buffer);
+        }
     }
+    return offer(transport, buffer.bytes(), gather);
 }
 
 } // namespace detail
@@ -212,7 +214,8 @@ class BasicActions {
         action.duration_ = period;
         return set(std::move(action), saturating_add(clock(), period), period);
     }
-    /// Lets the timer fire `span` from this call on instead. A timer that is gone stays gone: false.
+    /// Lets the timer fire `span` from this call on instead. A timer that is gone stays gone:
+    /// false.
     bool reset_timer(TimerId timer, Duration span) {
         Action action(ActionKind::reset_timer);
         action.timer_ = timer;
@@ -356,8 +359,8 @@ class BasicActions {
     }
 
     TimerId set(Action&& action, Timestamp deadline, Duration interval) {
-        action.timer_ = desk_ != nullptr ? desk_->set_timer(deadline, interval)
-                                         : TimerId::of(next_timer_++, 1);
+        action.timer_ =
+            desk_ != nullptr ? desk_->set_timer(deadline, interval) : TimerId::of(next_timer_++, 1);
         const TimerId timer = action.timer_;
         if (!timer) [[unlikely]] {
             refuse();

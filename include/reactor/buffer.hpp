@@ -5,7 +5,8 @@
 // stands in memory once. The bytes are written while the handle is the only one, and are constant
 // from the first share on. Handles of one block may live on different threads.
 //
-// The road not taken: std::vector, which copies when it is shared, and zeroes what will be read into.
+// The road not taken: std::vector, which copies when it is shared, and zeroes what will be read
+// into.
 #pragma once
 
 #include <atomic>
@@ -28,7 +29,8 @@ namespace reactor::inline v0 {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-/// A handle on a block of bytes. Copies share; see the prologue. Any thread, one at a time a handle.
+/// A handle on a block of bytes. Copies share; see the prologue. Any thread, one at a time a
+/// handle.
 class Buffer {
   public:
     /// Empty; owns nothing.

@@ -2,11 +2,12 @@
 //
 // Story: the only thing that another thread may hold.
 //
-// A Controller is a handle on the line into a runtime: a bounded mailbox, two requests, and the bell
-// that ends the loop's wait. All copies share the line and may be used on any thread; it outlives
-// the runtime, and then says `closed`. What is not accepted comes back with the answer. One bell a
-// burst, none while the loop is awake; messages of one thread keep their order. What was accepted is
-// handled once, or destroyed when the runtime ends before its turn came. Not for a forked child.
+// A Controller is a handle on the line into a runtime: a bounded mailbox, two requests, and the
+// bell that ends the loop's wait. All copies share the line and may be used on any thread; it
+// outlives the runtime, and then says `closed`. What is not accepted comes back with the answer.
+// One bell a burst, none while the loop is awake; messages of one thread keep their order. What was
+// accepted is handled once, or destroyed when the runtime ends before its turn came. Not for a
+// forked child.
 #pragma once
 
 #include <reactor/detail/mailbox.hpp>

@@ -3,9 +3,9 @@
 // Contracts: what happened that the service did not ask for, as a value.
 //
 // An Error is moved into `handle_error` and carries with it everything that is the service's: the
-// resource that ended or could not be registered, the bytes that could not be sent. What the service
-// does not take out is destroyed with the Error, which closes it. Unknown ids, full buffers and
-// failed system calls all come this way; none of them throws and none of them aborts.
+// resource that ended or could not be registered, the bytes that could not be sent. What the
+// service does not take out is destroyed with the Error, which closes it. Unknown ids, full buffers
+// and failed system calls all come this way; none of them throws and none of them aborts.
 #pragma once
 
 #include <reactor/buffer.hpp>
@@ -65,9 +65,7 @@ class BasicError {
 
     /// For whoever makes the Error: puts in what will be taken out.
     void put_listener(Listener&& listener) noexcept { listener_.emplace(std::move(listener)); }
-    void put_transport(Transport&& transport) noexcept {
-        transport_.emplace(std::move(transport));
-    }
+    void put_transport(Transport&& transport) noexcept { transport_.emplace(std::move(transport)); }
     void put_payload(Buffer payload) noexcept {
         unsent_ = payload.size();
         payload_ = std::move(payload);

@@ -31,8 +31,8 @@ struct Interest {
     friend constexpr bool operator==(Interest, Interest) noexcept = default;
 };
 
-/// The fact: what the kernel reported. `hangup` and `error` are hints to read and to write, never an
-/// end by themselves: the end is what reading says.
+/// The fact: what the kernel reported. `hangup` and `error` are hints to read and to write, never
+/// an end by themselves: the end is what reading says.
 struct Readiness {
     bool read = false;
     bool write = false;

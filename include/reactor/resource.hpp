@@ -75,7 +75,9 @@ concept has_deadline = requires(R& r, const R& c) {
     r.handle_deadline();
 };
 template <class R>
-concept takes_stream_limits = requires(R& r, const StreamLimits& limits) { r.adopt(limits); };
+concept takes_stream_limits = requires(R& r, const StreamLimits& limits) {
+    r.inherit_limits(limits);
+};
 template <class R>
 concept born_non_blocking = requires { requires R::born_non_blocking; };
 
@@ -133,7 +135,7 @@ concept shares_buffers = requires(W& w, const Buffer& buffer) {
 ///   It must be told once: asked again it answers zero.
 /// - `std::optional<Timestamp> deadline() const`, `void handle_deadline()`: the next moment at which
 ///   it wants to be asked although nothing is ready; costs one lazy timer a resource.
-/// - `void adopt(const StreamLimits&)`: is given `Options::stream` as it is registered.
+/// - `void inherit_limits(const StreamLimits&)`: is given `Options::stream` as it is registered.
 /// - `static constexpr bool born_non_blocking = true`: spares the runtime the check of O_NONBLOCK.
 template <class R>
 concept Resource = detail::owned_by_value<R> && detail::names_event<R> && detail::answers_fd<R> &&

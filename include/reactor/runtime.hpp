@@ -2,11 +2,12 @@
 //
 // Story: the loop. It has no thread of its own: whoever calls run() or turn() is the loop's thread.
 //
-// A turn: wait -> tick -> due timers -> readiness -> commands -> flush. The Runtime owns everything:
-// its Dispatcher the service, its Holdings the resources, timers and poller, its Line the mailbox
-// that other threads send to. Every stage stands on a cursor or a queue that is a member, moved on
-// before user code is called: a throw leaves all as it was behind the callback that threw, and the
-// next turn goes on from there. Nothing here is done for a resource that was not touched.
+// A turn: wait -> tick -> due timers -> readiness -> commands -> flush. The Runtime owns
+// everything: its Dispatcher the service, its Holdings the resources, timers and poller, its Line
+// the mailbox that other threads send to. Every stage stands on a cursor or a queue that is a
+// member, moved on before user code is called: a throw leaves all as it was behind the callback
+// that threw, and the next turn goes on from there. Nothing here is done for a resource that was
+// not touched.
 #pragma once
 
 #include <reactor/controller.hpp>
@@ -36,7 +37,7 @@ class Runtime {
 
 /// The loop of one service. One thread at a time; only what `controller()` gives is for others.
 template <class S, class P>
-    requires Handler<S> && Poller<P>
+requires Handler<S> && Poller<P>
 class Runtime<S, P> {
     using Listener = typename S::Listener;
     using Transport = typename S::Transport;
@@ -134,9 +135,7 @@ class Runtime<S, P> {
                         : Duration::max();
     }
     /// Readable when a turn would not wait; where the poller has such a descriptor.
-    [[nodiscard]] int fd() const noexcept
-        requires detail::can_be_nested<P>
-    {
+    [[nodiscard]] int fd() const noexcept requires detail::can_be_nested<P> {
         return own_.poller.fd();
     }
     /// The service; between turns, on the loop's thread.
@@ -163,13 +162,15 @@ class Runtime<S, P> {
     };
 
     Runtime(S&& service, const Options& options, P&& poller, Unchecked)
-        : dispatcher_(std::move(service), options, std::move(poller)), own_(dispatcher_.own),
-          options_(dispatcher_.options), owner_(Kernel::process_id()) {
+        : dispatcher_(std::move(service), options, std::move(poller)),
+          own_(dispatcher_.own),
+          options_(dispatcher_.options),
+          owner_(Kernel::process_id()) {
         const os::Result bell = Kernel::event_fd();
         failure_ = bell.code();
-        line_ = std::make_shared<Line>(options_.command_queue,
-                                       detail::Doorbell{bell.ok() ? bell.fd() : -1, &Kernel::ring,
-                                                        &Kernel::close});
+        line_ = std::make_shared<Line>(
+            options_.command_queue,
+            detail::Doorbell{bell.ok() ? bell.fd() : -1, &Kernel::ring, &Kernel::close});
         if (!failure_) {
             failure_ = own_.poller.watch_waker(bell.fd());
         }
@@ -294,34 +295,24 @@ class Runtime<S, P> {
         }
     }
 
-    /// One pass over who was touched; who is touched by that has the next turn, which is at once.
     void flush() {
         if (dispatcher_.draining || dispatcher_.drain_asked) [[unlikely]] {
             lead_out();
         }
         dispatcher_.tell_refusals();
-        const std::size_t count = own_.touched.size();
-        while (flushed_ < count && !stopping()) {
-            dispatcher_.finish_turn_of(own_.touched[flushed_++]);
+        dispatcher_.finish_turn(own_.transports);
+        dispatcher_.finish_turn(own_.listeners);
+        if (!own_.transports.any_touched()) {
+            own_.gather.clear(); // nobody borrows any more
         }
-        forget_flushed();
         own_.listeners.trim();
         own_.transports.trim();
-    }
-    void forget_flushed() noexcept {
-        if (flushed_ == own_.touched.size()) [[likely]] {
-            own_.touched.clear();
-            own_.gather.clear(); // nobody borrows any more
-        } else {
-            own_.touched.erase(own_.touched.begin(),
-                               own_.touched.begin() + static_cast<std::ptrdiff_t>(flushed_));
-        }
-        flushed_ = 0;
     }
 
     /// Ends the run if it is time. True once it has ended.
     bool reach_end() {
-        if (dispatcher_.draining && led_out_ && own_.transports.live() == 0 && !dispatcher_.has_work()) {
+        if (dispatcher_.draining && led_out_ && own_.transports.live() == 0 &&
+            !dispatcher_.has_work()) {
             dispatcher_.stopping = true;
         }
         if (stopping()) [[unlikely]] {
@@ -364,7 +355,8 @@ class Runtime<S, P> {
         if (failures == 1) {
             dispatcher_.tell(Error(ErrorKind::poll_failed, {}, error));
         }
-        const Duration rest = std::chrono::milliseconds{1} * (1 << std::min<std::size_t>(failures, 10));
+        const Duration rest =
+            std::chrono::milliseconds{1} * (1 << std::min<std::size_t>(failures, 10));
         Kernel::sleep(std::min(rest, max_wait));
     }
 
@@ -478,7 +470,6 @@ class Runtime<S, P> {
     const Options& options_;
     std::size_t reported_ = 0;    ///< reports in the poller's batch,
     std::size_t next_report_ = 0; ///< and which comes next
-    std::size_t flushed_ = 0;     ///< of the touched ones, in this pass
     std::size_t failed_waits_ = 0;
     std::uint64_t stale_reports_ = 0;
     Timestamp drain_deadline_ = Timestamp::max();

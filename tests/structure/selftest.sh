@@ -77,6 +77,7 @@ add '/* a */ ::close(1); // b';         fails system_calls.sh "calls ::close()"
 add 'int n = Kernel::getsockopt(1);';   passes system_calls.sh
 add 'int n = kernel.getsockopt(1);';    passes system_calls.sh
 add 'auto n = std::move(1);';           passes system_calls.sh
+add '::new (place) int(::operator new(1));'; passes system_calls.sh
 add '// ::read(0) and epoll_wait(1)';   passes system_calls.sh
 add 'f("::read(0)");';                  passes system_calls.sh
 fresh; printf '#include <sys/epoll.h>\n::read(0);\n' >include/reactor/os/kernel.hpp

@@ -2,12 +2,12 @@
 //
 // Story, behind the scenes: between the holdings and the service.
 //
-// The Dispatcher turns readiness into events, calls the service back, and performs what it asks for.
-// A callback's actions are performed as soon as it has returned; what performing causes is told at
-// once, and the actions asked for there go to the back of the same queue: nothing nests. An action
-// has left the queue, and a report its batch, before user code sees it, so a throw loses nothing
-// else. After each callback the slot's id is compared: then, and only then, the resource is there.
-// Cold paths are kept out of line, so that the path of a byte is short.
+// The Dispatcher turns readiness into events, calls the service back, and performs what it asks
+// for. A callback's actions are performed as soon as it has returned; what performing causes is
+// told at once, and the actions asked for there go to the back of the same queue: nothing nests. An
+// action has left the queue, and a report its batch, before user code sees it, so a throw loses
+// nothing else. After each callback the slot's id is compared: then, and only then, the resource is
+// there. Cold paths are kept out of line, so that the path of a byte is short.
 #pragma once
 
 #include <reactor/detail/holdings.hpp>
@@ -28,8 +28,10 @@ class Dispatcher {
     using Own = Holdings<Listener, Transport, P>;
 
     Dispatcher(S&& with, const Options& limits, P&& poller)
-        : own(limits, std::move(poller)), actions(own, limits.action_queue),
-          service(std::move(with)), options(limits),
+        : own(limits, std::move(poller)),
+          actions(own, limits.action_queue),
+          service(std::move(with)),
+          options(limits),
           scratch_(new std::byte[limits.read_buffer]) {}
 
     // -- calling the service ----------------------------------------------------------------------
@@ -95,12 +97,21 @@ class Dispatcher {
             });
         }
     }
-    /// What a turn ends with for who was touched: one write, what that caused, the new interest.
-    void finish_turn_of(ResourceId id) {
-        if (role_of(id) == Role::listener) {
-            finish_turn_of(own.listeners, id);
-        } else {
-            finish_turn_of(own.transports, id);
+    /// What the turn ends with for who was touched: one write, what that caused, the new interest.
+    /// One pass; who is touched by that has the next turn, which is at once.
+    template <class R, Role role>
+    [[gnu::flatten]] void finish_turn(Registry<R, role>& registry) {
+        if (!registry.any_touched()) {
+            return;
+        }
+        const auto* const last = registry.last_touched();
+        bool goes_on = true;
+        while (goes_on && !stopping) {
+            Slot<R, role>& slot = registry.take_touched();
+            goes_on = &slot != last;
+            if (slot.live) [[likely]] {
+                finish_turn_of(registry, slot);
+            }
         }
     }
     /// A resource's lazy timer rang.
@@ -140,7 +151,7 @@ class Dispatcher {
         if constexpr (role == Role::transport) {
             slot.resource.flush();
             R resource = own.take_out(registry, slot);
-            unsent_bytes += resource.unsent();
+            count_unsent(resource.unsent());
             call([&] { service.handover_transport(id, std::move(resource), actions); });
         } else {
             R resource = own.take_out(registry, slot);
@@ -152,12 +163,12 @@ class Dispatcher {
     void close_write(Slot<Transport, Role::transport>& slot) {
         slot.closing = true;
         slot.resource.close_write();
-        own.touch(slot);
+        own.transports.touch(slot);
     }
 
     [[nodiscard]] bool has_work() const noexcept {
-        return !actions.empty() || !own.left_over.empty() || !own.touched.empty() || own.holes != 0 ||
-               drain_asked.has_value();
+        return !actions.empty() || !own.left_over.empty() || own.transports.any_touched() ||
+               own.listeners.any_touched() || own.holes != 0 || drain_asked.has_value();
     }
     /// A send was refused for want of room: its transport hears of it. So does the service, of
     /// whatever was refused, once a turn.
@@ -186,7 +197,7 @@ class Dispatcher {
     Actions actions;
     S service;
     Options options;
-    /// Bytes that left the reactor unsent.
+    /// Bytes that left the reactor unsent since its end began.
     std::size_t unsent_bytes = 0;
     /// The service asked for the end: nothing more is served or performed.
     bool stopping = false;
@@ -225,6 +236,12 @@ class Dispatcher {
             return true;
         }
         return false;
+    }
+
+    void count_unsent(std::size_t bytes) noexcept {
+        if (draining || stopping) {
+            unsent_bytes += bytes;
+        }
     }
 
     // -- performing -------------------------------------------------------------------------------
@@ -305,9 +322,9 @@ class Dispatcher {
         return std::errc::broken_pipe;
     }
     void pause(ResourceId id, bool paused) {
-        const bool found = with_any(id, [&](auto&, auto& slot) {
+        const bool found = with_any(id, [&](auto& registry, auto& slot) {
             slot.paused = paused;
-            own.touch(slot);
+            registry.touch(slot);
             if (!paused) {
                 own.leave_over(slot);
             }
@@ -332,37 +349,37 @@ class Dispatcher {
     // -- serving ----------------------------------------------------------------------------------
 
     template <class R, Role role>
-    bool serve(Registry<R, role>& registry, ResourceId id, Readiness readiness) {
+    [[gnu::flatten]] bool serve(Registry<R, role>& registry, ResourceId id, Readiness readiness) {
         auto* const slot = registry.find(id);
         if (slot == nullptr) [[unlikely]] {
             return false;
         }
         slot->served = turn_;
-        own.touch(*slot);
+        registry.touch(*slot);
         if (readiness.calls_for(Io::read) && own.wanted(*slot).read &&
-            !pump(registry, *slot, id, Io::read)) {
+            !pump<Io::read>(registry, *slot, id)) {
             return true;
         }
         // A transport writes at the end of the turn, once: it has been touched. A listener has no
         // flush, so its write half is offered here.
         if constexpr (role == Role::listener) {
             if (readiness.calls_for(Io::write) && own.wanted(*slot).write) [[unlikely]] {
-                pump(registry, *slot, id, Io::write);
+                pump<Io::write>(registry, *slot, id);
             }
         }
         return true;
     }
 
     /// Offers one half until nothing comes of it, or the budget is spent. False: it has left.
-    template <class R, Role role>
-    bool pump(Registry<R, role>& registry, Slot<R, role>& slot, ResourceId id, Io io) {
-        const std::size_t most = role == Role::transport ? options.events_per_resource
-                                                         : options.accepts_per_turn;
+    template <Io io, class R, Role role>
+    bool pump(Registry<R, role>& registry, Slot<R, role>& slot, ResourceId id) {
+        const std::size_t most =
+            role == Role::transport ? options.events_per_resource : options.accepts_per_turn;
         std::size_t bytes = 0;
         for (std::size_t n = 0; n < most && bytes < options.bytes_per_resource; ++n) {
             std::optional<typename R::Event> event = ask(slot.resource, io);
             if (!event) {
-                if (io == Io::read) {
+                if constexpr (io == Io::read) {
                     slot.left_over = false;
                 }
                 return settle(registry, slot);
@@ -438,7 +455,7 @@ class Dispatcher {
         Error error(kind, slot.id, code);
         if constexpr (role == Role::transport) {
             slot.resource.flush(); // whatever it borrowed is its own from here on
-            unsent_bytes += slot.resource.unsent();
+            count_unsent(slot.resource.unsent());
             error.put_unsent(slot.resource.unsent());
         }
         put(registry, error, own.take_out(registry, slot));
@@ -446,22 +463,19 @@ class Dispatcher {
     }
 
     template <class R, Role role>
-    void finish_turn_of(Registry<R, role>& registry, ResourceId id) {
-        auto* const slot = registry.find(id);
-        if (slot == nullptr) [[unlikely]] {
-            return;
-        }
-        slot->touched = false;
+    void finish_turn_of(Registry<R, role>& registry, Slot<R, role>& slot) {
         if constexpr (role == Role::transport) {
-            slot->resource.flush();
-            if (!pump(registry, *slot, id, Io::write)) [[unlikely]] {
+            slot.resource.flush();
+            if (!pump<Io::write>(registry, slot, slot.id)) [[unlikely]] {
                 return;
             }
         }
-        if (const std::error_code error = own.renew_interest(*slot)) [[unlikely]] {
-            return leave(registry, *slot, ErrorKind::interest_failed, error);
+        if (own.wanted(slot) != slot.armed) [[unlikely]] {
+            if (const std::error_code error = own.renew_interest(slot)) {
+                return leave(registry, slot, ErrorKind::interest_failed, error);
+            }
         }
-        own.renew_deadline(*slot);
+        own.renew_deadline(slot);
     }
     template <class R, Role role>
     void fire_deadline(Registry<R, role>& registry, Slot<R, role>& slot) {
@@ -474,7 +488,7 @@ class Dispatcher {
                     return;
                 }
             }
-            own.touch(slot);
+            registry.touch(slot);
             own.renew_deadline(slot);
         }
     }

@@ -16,11 +16,11 @@ namespace detail {
 template <class T>
 class Fifo {
   public:
-    [[nodiscard]] bool empty() const noexcept { return head_ == items_.size(); }
-    [[nodiscard]] std::size_t size() const noexcept { return items_.size() - head_; }
+    [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
+    [[nodiscard]] std::size_t size() const noexcept { return size_; }
     /// What waits, in order.
     [[nodiscard]] std::span<const T> waiting() const noexcept {
-        return {items_.data() + head_, size()};
+        return {items_.data() + head_, size_};
     }
 
     /// The next push will not throw. Throws std::bad_alloc, with nothing changed.
@@ -39,18 +39,20 @@ class Fifo {
     void push(T&& item) {
         make_room();
         items_.push_back(std::move(item));
+        ++size_;
     }
     /// The oldest one. Precondition: not empty.
     [[nodiscard]] T take() noexcept {
         T item = std::move(items_[head_]);
-        if (++head_ == items_.size()) {
+        ++head_;
+        if (--size_ == 0) {
             clear();
         }
         return item;
     }
     void clear() noexcept {
         items_.clear();
-        head_ = 0;
+        head_ = size_ = 0;
         if (items_.capacity() * sizeof(T) > kept_bytes) {
             std::vector<T>().swap(items_);
         }
@@ -60,7 +62,8 @@ class Fifo {
     static constexpr std::size_t kept_bytes = 64 * 1024;
 
     std::vector<T> items_;
-    std::size_t head_ = 0;
+    std::size_t head_ = 0; ///< where the oldest stands; what is before was taken
+    std::size_t size_ = 0; ///< items_.size() - head_, without the division
 };
 
 } // namespace detail

@@ -22,32 +22,26 @@ namespace detail {
 
 class Gather {
   public:
-    explicit Gather(std::size_t limit) noexcept : limit_(limit) {}
+    /// The memory is touched, and so costs, only as far as it is used. Throws std::bad_alloc.
+    explicit Gather(std::size_t limit) : room_(new std::byte[limit]), left_(limit), limit_(limit) {}
 
     /// A copy of the bytes that stays until clear(); empty when there is no room for it.
     [[nodiscard]] std::span<const std::byte> keep(std::span<const std::byte> bytes) noexcept {
-        if (bytes.size() > limit_ - used_ || !has_room()) [[unlikely]] {
+        if (bytes.size() > left_) [[unlikely]] {
             return {};
         }
-        std::byte* const at = room_.get() + used_;
+        std::byte* const at = room_.get() + (limit_ - left_);
         std::memcpy(at, bytes.data(), bytes.size());
-        used_ += bytes.size();
+        left_ -= bytes.size();
         return {at, bytes.size()};
     }
     /// Nobody borrows any more.
-    void clear() noexcept { used_ = 0; }
+    void clear() noexcept { left_ = limit_; }
 
   private:
-    [[nodiscard]] bool has_room() noexcept {
-        if (room_ == nullptr) [[unlikely]] {
-            room_.reset(new (std::nothrow) std::byte[limit_]);
-        }
-        return room_ != nullptr;
-    }
-
-    std::size_t limit_;
-    std::size_t used_ = 0;
     std::unique_ptr<std::byte[]> room_;
+    std::size_t left_;
+    std::size_t limit_;
 };
 
 } // namespace detail

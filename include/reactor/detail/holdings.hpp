@@ -4,9 +4,9 @@
 //
 // Listeners and transports stand in two registries, their timers in the wheel, their interest in
 // the poller; here a resource comes in, leaves, and has its interest and its lazy timer brought up
-// to date, with no service in sight: nothing here calls user code but the resource's own. A resource
-// leaves the poller before its descriptor can close. Who was touched in this turn stands in a list;
-// nobody else is looked at. As the Desk, this is what stands behind Actions.
+// to date, with no service in sight: nothing here calls user code but the resource's own. A
+// resource leaves the poller before its descriptor can close. Who was touched in this turn stands
+// in a list; nobody else is looked at. As the Desk, this is what stands behind Actions.
 #pragma once
 
 #include <reactor/action.hpp>
@@ -30,10 +30,13 @@ class Holdings final : public Desk<Listener, Transport> {
     static constexpr std::uint64_t drain_tag = 1;
 
     Holdings(const Options& options, Poller&& with)
-        : Desk<Listener, Transport>(options.gather_buffer), poller(std::move(with)),
-          listeners(options.listeners), transports(options.transports),
+        : Desk<Listener, Transport>(options.gather_buffer),
+          poller(std::move(with)),
+          listeners(options.listeners),
+          transports(options.transports),
           stream_limits_(options.stream),
-          auto_pause_(options.auto_pause), timer_limit_(options.timers) {}
+          auto_pause_(options.auto_pause),
+          timer_limit_(options.timers) {}
     ~Holdings() {
         drop_all(listeners);
         drop_all(transports);
@@ -49,17 +52,19 @@ class Holdings final : public Desk<Listener, Transport> {
         if (slot == nullptr) [[unlikely]] {
             return nullptr;
         }
-        touch(*slot);
+        transports.touch(*slot);
         return std::addressof(slot->resource);
     }
     void leave_hole(ResourceId id) noexcept override {
-        if (typename Transports::Slot* const slot = transports.find(id); slot != nullptr && !slot->hole) {
+        if (typename Transports::Slot* const slot = transports.find(id);
+            slot != nullptr && !slot->hole) {
             slot->hole = true;
             ++holes;
         }
     }
     TimerId set_timer(Timestamp deadline, Duration interval) override {
-        return wheel.size() - lazy_timers < timer_limit_ ? wheel.set(deadline, interval) : TimerId{};
+        return wheel.size() - lazy_timers < timer_limit_ ? wheel.set(deadline, interval)
+                                                         : TimerId{};
     }
     bool reset_timer(TimerId timer, Timestamp deadline) noexcept override {
         return wheel.reset(timer, deadline);
@@ -79,10 +84,7 @@ class Holdings final : public Desk<Listener, Transport> {
             }
         }
         if constexpr (takes_stream_limits<R>) {
-            resource.adopt(stream_limits_);
-        }
-        if (touched.size() == touched.capacity()) {
-            touched.reserve(2 * touched.size() + 8);
+            resource.inherit_limits(stream_limits_);
         }
         const Interest interest = resource.interest();
         if (!interest.none()) {
@@ -93,7 +95,7 @@ class Holdings final : public Desk<Listener, Transport> {
         }
         Slot<R, role>& slot = registry.occupy(id, std::move(resource));
         slot.armed = interest;
-        touch(slot);
+        registry.touch(slot);
         return {};
     }
 
@@ -104,14 +106,6 @@ class Holdings final : public Desk<Listener, Transport> {
         return registry.extract(slot);
     }
 
-    /// The resource will be looked at when the turn ends.
-    template <class R, Role role>
-    void touch(Slot<R, role>& slot) {
-        if (!slot.touched) [[unlikely]] {
-            touched.push_back(slot.id);
-            slot.touched = true;
-        }
-    }
     /// The resource has, or may have, more than it was asked for: the next wait returns at once.
     template <class R, Role role>
     void leave_over(Slot<R, role>& slot) {
@@ -139,13 +133,10 @@ class Holdings final : public Desk<Listener, Transport> {
         return interest;
     }
 
-    /// Tells the poller, if there is something new to tell.
+    /// Tells the poller what is wanted now.
     template <class R, Role role>
-    [[nodiscard]] std::error_code renew_interest(Slot<R, role>& slot) {
+    [[nodiscard, gnu::noinline]] std::error_code renew_interest(Slot<R, role>& slot) {
         const Interest interest = wanted(slot);
-        if (interest == slot.armed) [[likely]] {
-            return {};
-        }
         const int fd = slot.resource.fd();
         std::error_code error;
         if (interest.none()) {
@@ -188,7 +179,7 @@ class Holdings final : public Desk<Listener, Transport> {
         while (auto* const slot = registry.next(index)) {
             if (!slot->armed.none() && poller.watch(slot->resource.fd(), slot->id, slot->armed)) {
                 slot->armed = {};
-                touch(*slot);
+                registry.touch(*slot);
             }
         }
     }
@@ -197,7 +188,6 @@ class Holdings final : public Desk<Listener, Transport> {
     TimerWheel wheel;
     Listeners listeners;
     Transports transports;
-    std::vector<ResourceId> touched;
     Fifo<ResourceId> left_over;
     std::size_t holes = 0;
     /// How many of the wheel's timers are those of resources and of the drain.

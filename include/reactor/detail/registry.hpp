@@ -2,11 +2,12 @@
 //
 // Engines: where what is registered stands.
 //
-// A Registry owns the listeners or the transports of one runtime by value, each in a slot that never
-// moves; slots come in pages of 64. An id is the slot's number and its generation, so finding is
-// indexing and one comparison. Listeners have odd slots, transports even ones: the id tells the role.
-// After a burst, pages that stand empty are given back; what remains of a page is the generation its
-// slots go on from, so an id is never used twice. A slot whose generations are used up is retired.
+// A Registry owns the listeners or the transports of one runtime by value, each in a slot that
+// never moves; slots come in pages of 64. An id is the slot's number and its generation, so finding
+// is indexing and one comparison. Listeners have odd slots, transports even ones: the id tells the
+// role. After a burst, pages that stand empty are given back; what remains of a page is the
+// generation its slots go on from, so an id is never used twice. A slot whose generations are used
+// up is retired.
 //
 // The roads not taken: an indexed std::deque (150 instructions an echo more), a hash by id.
 #pragma once
@@ -45,15 +46,16 @@ struct Slot {
         }
     }
 
-    ResourceId id;             ///< whose slot it is, or will be next
-    std::uint32_t served = 0;  ///< the turn in which it last had its turn
-    Interest armed;            ///< what the poller was told
-    bool live = false;         ///< `resource` exists
-    bool touched = false;      ///< stands in the list of this turn's touched ones
-    bool left_over = false;    ///< stands in the list of those that had more to yield
-    bool paused = false;       ///< the service does not want it read
-    bool closing = false;      ///< the service asked for close_write
-    bool hole = false;         ///< a send to it was refused at the limit of actions
+    ResourceId id;                ///< whose slot it is, or will be next
+    Slot* next_touched = nullptr; ///< in the list of this turn's touched ones
+    std::uint32_t served = 0;     ///< the turn in which it last had its turn
+    Interest armed;               ///< what the poller was told
+    bool live = false;            ///< `resource` exists
+    bool touched = false;         ///< stands in that list, whoever has the slot by then
+    bool left_over = false;       ///< stands in the list of those that had more to yield
+    bool paused = false;          ///< the service does not want it read
+    bool closing = false;         ///< the service asked for close_write
+    bool hole = false;            ///< a send to it was refused at the limit of actions
     [[no_unique_address]] std::conditional_t<has_deadline<R>, LazyTimer, NoLazyTimer> lazy;
     union {
         R resource;
@@ -147,7 +149,7 @@ class Registry {
         Page& page = *pages_[number].page;
         Slot& slot = page.slots[index % page_size];
         slot.armed = {};
-        slot.touched = slot.left_over = slot.paused = slot.closing = slot.hole = false;
+        slot.left_over = slot.paused = slot.closing = slot.hole = false;
         slot.lazy = {};
         if (id.generation() < ResourceId::last_generation) {
             slot.id = ResourceId::of(id.slot(), id.generation() + 1);
@@ -162,9 +164,9 @@ class Registry {
         empty_ += page.used == 0 ? 1 : 0;
     }
 
-    /// Gives empty pages back, but for a few. No slot may be referred to.
+    /// Gives empty pages back, but for a few. No slot may be referred to, none may be touched.
     void trim() noexcept {
-        if (empty_ <= kept_empty + standing_ / 8) [[likely]] {
+        if (empty_ <= kept_empty + standing_ / 8 || any_touched()) [[likely]] {
             return;
         }
         for (std::size_t n = pages_.size(); n-- > 0 && empty_ > kept_empty;) {
@@ -179,6 +181,28 @@ class Registry {
             }
         }
     }
+
+    /// The resource will be looked at when the turn ends.
+    void touch(Slot& slot) noexcept {
+        if (slot.touched) {
+            return;
+        }
+        slot.touched = true;
+        slot.next_touched = nullptr;
+        (first_touched_ == nullptr ? first_touched_ : last_touched_->next_touched) = &slot;
+        last_touched_ = &slot;
+    }
+    /// Whether any slot stands in the list of the touched ones.
+    [[nodiscard]] bool any_touched() const noexcept { return first_touched_ != nullptr; }
+    /// Takes the slot that was touched first, which may have been left by now. Precondition: any.
+    [[nodiscard]] Slot& take_touched() noexcept {
+        Slot& slot = *first_touched_;
+        first_touched_ = slot.next_touched;
+        slot.touched = false;
+        return slot;
+    }
+    /// The slot that was touched last: where a pass over the list is to end. Precondition: any.
+    [[nodiscard]] const Slot* last_touched() const noexcept { return last_touched_; }
 
     /// How many are live.
     [[nodiscard]] std::size_t live() const noexcept { return live_; }
@@ -231,6 +255,8 @@ class Registry {
     std::uint64_t first_generation_;
     std::vector<Entry> pages_;
     std::size_t first_with_room_ = 0;
+    Slot* first_touched_ = nullptr;
+    Slot* last_touched_ = nullptr;
     std::size_t used_ = 0;     ///< slots reserved or live
     std::size_t live_ = 0;     ///< slots live
     std::size_t standing_ = 0; ///< pages in memory

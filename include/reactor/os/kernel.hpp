@@ -20,6 +20,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -55,15 +56,16 @@ struct Result {
         return error == EAGAIN || error == EWOULDBLOCK;
     }
     [[nodiscard]] int fd() const noexcept { return static_cast<int>(value); }
+    /// The descriptor, or -1 if there is none.
+    [[nodiscard]] int fd_or_none() const noexcept { return ok() ? fd() : -1; }
     [[nodiscard]] std::size_t count() const noexcept { return static_cast<std::size_t>(value); }
-    [[nodiscard]] std::error_code code() const noexcept {
-        return {error, std::system_category()};
-    }
+    [[nodiscard]] std::error_code code() const noexcept { return {error, std::system_category()}; }
 };
 
 /// What a descriptor is good for: fstat(2) and the access mode of open(2).
 struct FdTraits {
     bool socket = false;
+    bool character_device = false;
     bool readable = false;
     bool writable = false;
 };
@@ -116,6 +118,25 @@ struct Kernel {
         return {static_cast<long>(limit.rlim_cur), 0};
     }
 
+    /// pthread_create(3); `thread` is to be joined. EAGAIN: the system has no room for it.
+    static Result start_thread(pthread_t& thread, void* (*body)(void*), void* argument) noexcept {
+        return {0, ::pthread_create(&thread, nullptr, body, argument)};
+    }
+    static void join_thread(pthread_t thread) noexcept { ::pthread_join(thread, nullptr); }
+
+    /// Lets `handler` have this signal, with SA_RESTART; `before` is what had it.
+    static Result handle_signal(int signal, void (*handler)(int),
+                                struct sigaction& before) noexcept {
+        struct sigaction action {};
+        action.sa_handler = handler;
+        action.sa_flags = SA_RESTART;
+        sigemptyset(&action.sa_mask);
+        return answer(::sigaction(signal, &action, &before));
+    }
+    static void restore_signal(int signal, const struct sigaction& before) noexcept {
+        ::sigaction(signal, &before, nullptr);
+    }
+
     // -- descriptors -----------------------------------------------------------------------------
 
     /// close(2). Never retried: on Linux the descriptor is gone even after EINTR.
@@ -127,7 +148,8 @@ struct Kernel {
         if (flags < 0) {
             return {0, errno};
         }
-        return (flags & O_NONBLOCK) != 0 ? Result{} : answer(::fcntl(fd, F_SETFL, flags | O_NONBLOCK));
+        return (flags & O_NONBLOCK) != 0 ? Result{}
+                                         : answer(::fcntl(fd, F_SETFL, flags | O_NONBLOCK));
     }
     /// Sets FD_CLOEXEC.
     static Result set_close_on_exec(int fd) noexcept {
@@ -147,7 +169,8 @@ struct Kernel {
             return {0, errno};
         }
         const int mode = flags & O_ACCMODE;
-        out = {S_ISSOCK(status.st_mode), mode != O_WRONLY, mode != O_RDONLY};
+        out = {S_ISSOCK(status.st_mode), S_ISCHR(status.st_mode), mode != O_WRONLY,
+               mode != O_RDONLY};
         return {};
     }
 
@@ -331,7 +354,8 @@ struct Kernel {
     }
     static std::atomic<int>* wiped_on_fork() noexcept {
         const auto size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-        void* page = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void* page =
+            ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (page == MAP_FAILED) {
             return nullptr;
         }

@@ -127,9 +127,10 @@ class BasicPollPoller {
             Kernel::silence(watched_[place].fd);
             return;
         }
-        batch_.push_back({ids_[place],
-                          {(bits & (POLLIN | POLLPRI)) != 0, (bits & POLLOUT) != 0,
-                           (bits & (POLLHUP | POLLRDHUP)) != 0, (bits & (POLLERR | POLLNVAL)) != 0}});
+        batch_.push_back(
+            {ids_[place],
+             {(bits & (POLLIN | POLLPRI)) != 0, (bits & POLLOUT) != 0,
+              (bits & (POLLHUP | POLLRDHUP)) != 0, (bits & (POLLERR | POLLNVAL)) != 0}});
     }
 
     std::vector<pollfd> watched_;

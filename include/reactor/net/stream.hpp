@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Net: the buffered stream over any descriptor that reads and writes: pipe, UNIX socket, terminal.
+//
+// Reading: the loop's scratch buffer is filled once an event; a short read means drained, so the
+// next call answers nothing without a system call (the poller is level-triggered and will say so
+// again). Writing: bytes of this turn are borrowed from the loop; flush() sends them in one call
+// and copies only what the kernel left. The two halves end apart: `eof` is the peer's end,
+// close_write() ours, and the stream has ended when both have. A hang-up is no end: what reading
+// says is. A write that failed is kept to itself until reading has met its end, so that no byte we
+// were sent is lost. close(2) with unread input makes TCP reset the connection: read to the end
+// before you leave.
+#pragma once
+
+#include <reactor/detail/out_buffer.hpp>
+#include <reactor/os/fd.hpp>
+#include <reactor/resource.hpp>
+
+#include <limits>
+
+namespace reactor::inline v0 {
+
+/// What a stream yields: exactly one of these.
+class StreamEvent {
+  public:
+    enum class Kind : std::uint8_t { data, eof, blocked, drained, connected };
+
+    explicit StreamEvent(Kind kind) noexcept : kind_(kind) {}
+    explicit StreamEvent(std::span<const std::byte> bytes) noexcept
+        : kind_(Kind::data), bytes_(bytes) {}
+
+    [[nodiscard]] Kind kind() const noexcept { return kind_; }
+    /// The bytes that came, in the loop's read buffer: until the callback returns. Else null.
+    [[nodiscard]] const std::span<const std::byte>* data() const noexcept {
+        return kind_ == Kind::data ? &bytes_ : nullptr;
+    }
+    /// The peer will send no more. Once; we may still send.
+    [[nodiscard]] bool eof() const noexcept { return kind_ == Kind::eof; }
+    /// More waits to be sent than the high watermark. Once, until drained.
+    [[nodiscard]] bool blocked() const noexcept { return kind_ == Kind::blocked; }
+    /// A blocked stream is down to its low watermark. Once, until blocked.
+    [[nodiscard]] bool drained() const noexcept { return kind_ == Kind::drained; }
+    /// A connecting stream is connected. Once.
+    [[nodiscard]] bool connected() const noexcept { return kind_ == Kind::connected; }
+
+  private:
+    Kind kind_;
+    std::span<const std::byte> bytes_;
+};
+
+/// A Writable over one descriptor, which it owns. On the loop's thread, or before registration and
+/// after handover on any one thread.
+template <class KernelType = os::Kernel>
+class BasicStream {
+  public:
+    using Kernel = KernelType;
+    using Event = StreamEvent;
+    static constexpr bool born_non_blocking = true;
+
+    /// Takes a descriptor over: makes it non-blocking (a flag that duplicates share) and
+    /// close-on-exec, and sees which halves it has. On an error the descriptor is closed.
+    BasicStream(os::BasicFd<Kernel> fd, std::error_code& error) noexcept : fd_(std::move(fd)) {
+        os::FdTraits traits;
+        os::Result result = Kernel::traits(fd_.get(), traits);
+        result = result.ok() ? Kernel::set_non_blocking(fd_.get()) : result;
+        result = result.ok() ? Kernel::set_close_on_exec(fd_.get()) : result;
+        error = result.code();
+        become(traits);
+        if (error) {
+            fd_.reset();
+            reading_ = writing_ = false;
+        }
+    }
+    /// The same for a descriptor that is known to be all that: without a system call.
+    BasicStream(os::BasicFd<Kernel> fd, const os::FdTraits& traits) noexcept : fd_(std::move(fd)) {
+        become(traits);
+    }
+#ifdef __cpp_exceptions
+    /// The same; throws std::system_error.
+    explicit BasicStream(os::BasicFd<Kernel> fd) {
+        std::error_code error;
+        *this = BasicStream(std::move(fd), error);
+        if (error) {
+            throw std::system_error(error, "reactor::BasicStream");
+        }
+    }
+#endif
+
+    // -- Resource ---------------------------------------------------------------------------------
+
+    [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+    [[nodiscard]] Interest interest() const noexcept { return {reading_, writing_ && waits()}; }
+
+    [[nodiscard]] std::optional<Event> handle_io(Io io, std::span<std::byte> scratch) noexcept {
+        return io == Io::read ? read_once(scratch) : what_writing_caused();
+    }
+    /// The end, once reading has met its own: of both halves (zero), or of the connection.
+    [[nodiscard]] std::optional<std::error_code> ended() const noexcept {
+        if (reading_) [[likely]] {
+            return std::nullopt;
+        }
+        const int cause = read_error_ != 0 ? read_error_ : write_error_;
+        if (cause == 0 && writing_) {
+            return std::nullopt;
+        }
+        return std::error_code(cause, std::system_category());
+    }
+
+    // -- Writable ---------------------------------------------------------------------------------
+
+    [[nodiscard]] WriteStatus write_atomic(std::span<const std::byte> bytes) noexcept {
+        const WriteStatus status = admits(bytes.size());
+        if (status != WriteStatus::accepted || bytes.empty()) {
+            return status;
+        }
+        return keep_borrowed() && out_.append(bytes) ? status : WriteStatus::full;
+    }
+    [[nodiscard]] WriteStatus write_borrowed(std::span<const std::byte> bytes) noexcept {
+        const WriteStatus status = admits(bytes.size());
+        if (status != WriteStatus::accepted || bytes.empty()) [[unlikely]] {
+            return status;
+        }
+        if (out_.empty()) [[likely]] {
+            if (borrowed_.empty()) [[likely]] {
+                borrowed_ = bytes;
+                return status;
+            }
+            if (borrowed_.data() + borrowed_.size() == bytes.data()) {
+                borrowed_ = {borrowed_.data(), borrowed_.size() + bytes.size()};
+                return status;
+            }
+        }
+        return keep_borrowed() && out_.append(bytes) ? status : WriteStatus::full;
+    }
+    [[nodiscard]] WriteStatus write_shared(const Buffer& buffer) noexcept {
+        const WriteStatus status = admits(buffer.size());
+        if (status != WriteStatus::accepted || buffer.empty()) {
+            return status;
+        }
+        return keep_borrowed() && out_.append(buffer) ? status : WriteStatus::full;
+    }
+    [[nodiscard]] bool is_ready_to_write() const noexcept {
+        return writing_ && !closing_ && !blocked_ && waiting() <= limits_.high_watermark;
+    }
+    /// One system call at most; then the watermarks and the half-close.
+    void flush() noexcept {
+        if (writing_ && waits()) {
+            send_once();
+        }
+        if (closing_ && writing_ && !waits()) [[unlikely]] {
+            shut_write();
+        }
+    }
+    void close_write() noexcept { closing_ = true; }
+    [[nodiscard]] std::size_t unsent() const noexcept { return waiting() + lost_; }
+
+    // -- settings ---------------------------------------------------------------------------------
+
+    /// Its own limits, instead of those of Options::stream.
+    void set_limits(const StreamLimits& limits) noexcept {
+        take_limits(limits);
+        own_limits_ = true;
+    }
+    void inherit_limits(const StreamLimits& limits) noexcept {
+        if (!own_limits_) {
+            take_limits(limits);
+        }
+    }
+    [[nodiscard]] const StreamLimits& limits() const noexcept { return limits_; }
+    /// Takes the descriptor out, open; what was not sent is dropped. The stream is then empty.
+    [[nodiscard]] os::BasicFd<Kernel> release() noexcept {
+        reading_ = writing_ = false;
+        borrowed_ = {};
+        out_.clear();
+        return std::move(fd_);
+    }
+
+  private:
+    void become(const os::FdTraits& traits) noexcept {
+        socket_ = traits.socket;
+        character_device_ = traits.character_device;
+        reading_ = traits.readable;
+        writing_ = traits.writable;
+    }
+    void take_limits(const StreamLimits& limits) noexcept {
+        limits_ = limits;
+        limits_.high_watermark = std::min(limits_.high_watermark, limits_.cap);
+        limits_.low_watermark = std::min(limits_.low_watermark, limits_.high_watermark);
+    }
+
+    [[nodiscard]] std::size_t waiting() const noexcept { return borrowed_.size() + out_.size(); }
+    [[nodiscard]] bool waits() const noexcept { return waiting() != 0; }
+
+    // -- reading ----------------------------------------------------------------------------------
+
+    [[nodiscard]] std::optional<Event> read_once(std::span<std::byte> scratch) noexcept {
+        if (!reading_ || drained_) {
+            drained_ = false;
+            return std::nullopt;
+        }
+        const os::Result result =
+            socket_ ? Kernel::recv(fd_.get(), scratch) : Kernel::read(fd_.get(), scratch);
+        if (result.value > 0) [[likely]] {
+            drained_ = result.count() < scratch.size();
+            return Event(std::span<const std::byte>(scratch.first(result.count())));
+        }
+        if (result.would_block()) {
+            return std::nullopt;
+        }
+        reading_ = false;
+        // A terminal whose other side is closed reads as EIO (pty(7)): that is its end of input.
+        const bool at_end = result.ok() || (character_device_ && result.error == EIO);
+        if (!at_end) {
+            read_error_ = result.error;
+        } else if (write_error_ == 0) {
+            return Event(Event::Kind::eof);
+        }
+        return std::nullopt;
+    }
+
+    // -- writing ----------------------------------------------------------------------------------
+
+    [[nodiscard]] std::optional<Event> what_writing_caused() noexcept {
+        if (blocked_ == blocked_is_told_) [[likely]] {
+            return std::nullopt;
+        }
+        blocked_is_told_ = blocked_;
+        return Event(blocked_ ? Event::Kind::blocked : Event::Kind::drained);
+    }
+    [[nodiscard]] WriteStatus admits(std::size_t size) const noexcept {
+        if (!writing_ || closing_) [[unlikely]] {
+            return WriteStatus::ended;
+        }
+        const std::size_t waiting_now = waiting();
+        return waiting_now <= limits_.cap && size <= limits_.cap - waiting_now
+                   ? WriteStatus::accepted
+                   : WriteStatus::full;
+    }
+    /// What was borrowed becomes our own. False: no memory, and it is still borrowed.
+    [[nodiscard]] bool keep_borrowed() noexcept {
+        if (borrowed_.empty()) {
+            return true;
+        }
+        if (!out_.append(borrowed_)) {
+            return false;
+        }
+        borrowed_ = {};
+        return true;
+    }
+    void send_once() noexcept {
+        const os::Result result = borrowed_.empty() ? send_parts() : send_borrowed();
+        if (result.ok()) [[likely]] {
+            consume(result.count());
+        } else if (!result.would_block() && result.error != ENOBUFS && result.error != ENOMEM) {
+            return fail_writing(result.error);
+        }
+        if (!keep_borrowed()) {
+            return fail_writing(ENOMEM);
+        }
+        const std::size_t mark = blocked_ ? limits_.low_watermark : limits_.high_watermark;
+        blocked_ = out_.size() > mark;
+    }
+    [[nodiscard]] os::Result send_borrowed() noexcept {
+        if (socket_) [[likely]] {
+            return Kernel::send(fd_.get(), borrowed_);
+        }
+        const iovec part{const_cast<std::byte*>(borrowed_.data()), borrowed_.size()};
+        return Kernel::write(fd_.get(), std::span<const iovec>(&part, 1));
+    }
+    [[nodiscard]] os::Result send_parts() noexcept {
+        iovec parts[64];
+        const std::span<const iovec> front(parts, out_.parts(parts));
+        return socket_ ? Kernel::send(fd_.get(), front) : Kernel::write(fd_.get(), front);
+    }
+    void consume(std::size_t count) noexcept {
+        if (borrowed_.empty()) {
+            out_.consume(count);
+        } else {
+            borrowed_ = borrowed_.subspan(count);
+        }
+    }
+    void fail_writing(int error) noexcept {
+        lost_ = waiting();
+        write_error_ = error;
+        writing_ = blocked_ = false;
+        borrowed_ = {};
+        out_.clear();
+    }
+    /// Sockets have two halves; of anything else our half is simply over.
+    void shut_write() noexcept {
+        writing_ = false;
+        if (socket_) {
+            if (const os::Result result = Kernel::shutdown_write(fd_.get());
+                !result.ok() && result.error != ENOTCONN) {
+                write_error_ = result.error;
+            }
+        }
+    }
+
+    os::BasicFd<Kernel> fd_;
+    int read_error_ = 0;
+    int write_error_ = 0;
+    bool socket_ = false;           ///< recv and send, not read and write
+    bool character_device_ = false; ///< perhaps a terminal
+    bool reading_ = false;          ///< the peer's half: its end has not been read
+    bool writing_ = false;          ///< our half: not shut, not broken
+    bool drained_ = false;          ///< the last read was short
+    bool closing_ = false;          ///< close_write() was called
+    bool blocked_ = false;          ///< from above the high watermark until the low one
+    bool blocked_is_told_ = false;  ///< what the service knows of it
+    bool own_limits_ = false;       ///< set_limits() was called
+    StreamLimits limits_;
+    std::size_t lost_ = 0; ///< unsent when writing broke
+    std::span<const std::byte> borrowed_;
+    detail::OutBuffer out_;
+};
+
+/// A buffered stream of the operating system.
+using Stream = BasicStream<os::Kernel>;
+
+static_assert(Writable<Stream>);
+
+} // namespace reactor::inline v0
