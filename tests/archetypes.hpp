@@ -45,19 +45,33 @@ struct Made : Movable, Parts... {
     using Movable::Movable;
 };
 
+/// The same type, that can also be made from nothing.
+template <class T>
+struct FromNothing : T {
+    FromNothing() : T(0) {}
+};
+
 /// Stands where a part was left out.
 template <class Part>
 struct Absent {};
 
-/// Made of these parts, without the one that comes first.
+template <class Gone, class Model>
+struct Remake;
 template <class Gone, class... Parts>
-using MadeWithout =
-    Made<std::conditional_t<std::is_same_v<Gone, Parts>, Absent<Parts>, Parts>...>;
+struct Remake<Gone, Made<Parts...>> {
+    using Type = Made<std::conditional_t<std::is_same_v<Gone, Parts>, Absent<Parts>, Parts>...>;
+};
 
-/// Whether these parts make a model, and a model no more when any one of them is left out.
+/// The model with one of its parts left out.
+template <class Gone, class Model>
+using Without = typename Remake<Gone, Model>::Type;
+
+/// Whether it is a model, and a model no more when any one of its parts is left out.
+template <template <class> class IsModel, class Model>
+constexpr bool each_part_is_needed = false;
 template <template <class> class IsModel, class... Parts>
-constexpr bool each_is_needed =
-    IsModel<Made<Parts...>>::value && (!IsModel<MadeWithout<Parts, Parts...>>::value && ...);
+constexpr bool each_part_is_needed<IsModel, Made<Parts...>> =
+    IsModel<Made<Parts...>>::value && (!IsModel<Without<Parts, Made<Parts...>>>::value && ...);
 
 // --- Resource -------------------------------------------------------------------------------------
 
@@ -108,8 +122,8 @@ using ScratchResource = Made<NamesEvent, AnswersFd, AnswersInterest, ReadsIntoSc
 template <class R>
 struct IsResource : std::bool_constant<Resource<R>> {};
 
-static_assert(each_is_needed<IsResource, NamesEvent, AnswersFd, AnswersInterest, ReadsByItself>);
-static_assert(each_is_needed<IsResource, NamesEvent, AnswersFd, AnswersInterest, ReadsIntoScratch>);
+static_assert(each_part_is_needed<IsResource, MinimalResource>);
+static_assert(each_part_is_needed<IsResource, ScratchResource>);
 static_assert(!Writable<MinimalResource>);
 
 // No power comes unasked.
@@ -170,9 +184,7 @@ using ScratchWritable =
 template <class W>
 struct IsWritable : std::bool_constant<Writable<W>> {};
 
-static_assert(each_is_needed<IsWritable, NamesEvent, AnswersFd, AnswersInterest, ReadsByItself,
-                             WritesAtomically, TellsReadinessToWrite, Flushes, ClosesWrite,
-                             CountsUnsent>);
+static_assert(each_part_is_needed<IsWritable, MinimalWritable>);
 static_assert(Writable<ScratchWritable>);
 static_assert(!detail::borrows<MinimalWritable> && !detail::shares_buffers<MinimalWritable>);
 static_assert(Writable<WritableWith<Borrows>> && detail::borrows<WritableWith<Borrows>>);
@@ -186,11 +198,11 @@ struct MinimalKernel {
     static Timestamp now() { return {}; }
 };
 
-struct NamesKernel {
+struct NamesMinimalKernel {
     using Kernel = MinimalKernel;
 };
-/// A Runtime takes more from the Kernel than its clock: the waker among others.
-struct NamesOsKernel {
+/// A Runtime takes more from the Kernel than its clock: the waker, among others.
+struct NamesKernel {
     using Kernel = os::Kernel;
 };
 struct TellsTime {
@@ -220,28 +232,29 @@ struct CanBeNested {
     int fd() const { return -1; }
 };
 struct CanStartAfresh {
+    bool haunted() const { return false; }
     std::error_code start_afresh() { return {}; }
 };
 
 /// A Poller for a Runtime, with these powers besides.
 template <class... Powers>
-using PollerWith = Made<NamesOsKernel, TellsTime, Watches, SetsInterest, Unwatches, WatchesWaker,
+using PollerWith = Made<NamesKernel, TellsTime, Watches, SetsInterest, Unwatches, WatchesWaker,
                         Waits, GivesEvents, Powers...>;
 using MinimalPoller = PollerWith<>;
 
 template <class P>
 struct IsPoller : std::bool_constant<Poller<P>> {};
 
-static_assert(each_is_needed<IsPoller, NamesKernel, TellsTime, Watches, SetsInterest, Unwatches,
-                             WatchesWaker, Waits, GivesEvents>);
-static_assert(Poller<MinimalPoller>);
+static_assert(each_part_is_needed<IsPoller, MinimalPoller>);
+static_assert(Poller<Made<NamesMinimalKernel, TellsTime, Watches, SetsInterest, Unwatches,
+                          WatchesWaker, Waits, GivesEvents>>);
 static_assert(!detail::can_be_nested<MinimalPoller> && !detail::can_start_afresh<MinimalPoller>);
 static_assert(Poller<PollerWith<CanBeNested>> && detail::can_be_nested<PollerWith<CanBeNested>>);
 static_assert(Poller<PollerWith<CanStartAfresh>> &&
               detail::can_start_afresh<PollerWith<CanStartAfresh>>);
 
 // --- Handler --------------------------------------------------------------------------------------
-// Not derived from Service: that is a convenience.
+// Put together from its callbacks, not derived from Service: that is a convenience.
 
 struct Command : Movable {
     using Movable::Movable;
@@ -336,17 +349,19 @@ using CommandedHandler = CommandedHandlerOf<MinimalResource, MinimalWritable>;
 template <class S>
 struct IsHandler : std::bool_constant<Handler<S>> {};
 
-template <class>
-constexpr bool each_part_of_a_handler_is_needed = false;
-template <class... Parts>
-constexpr bool each_part_of_a_handler_is_needed<Made<Parts...>> =
-    each_is_needed<IsHandler, Parts...>;
-
-static_assert(each_part_of_a_handler_is_needed<MinimalHandler>);
-static_assert(each_part_of_a_handler_is_needed<CommandedHandler>);
+static_assert(each_part_is_needed<IsHandler, MinimalHandler>);
+static_assert(each_part_is_needed<IsHandler, CommandedHandler>);
 static_assert(!detail::answers_drain<MinimalHandler>);
 static_assert(
     Handler<HandlerOf<MinimalResource, MinimalWritable,
                       HandlesDrain<MinimalResource, MinimalWritable>>>);
+
+/// The least that is written with Service as the base.
+struct MinimalService : Service<MinimalResource, MinimalWritable> {
+    void handle_listener_event(ResourceId, Event, Actions&) {}
+    void handle_transport_event(ResourceId, Event, Actions&) {}
+};
+
+static_assert(Handler<MinimalService>);
 
 } // namespace archetypes

@@ -213,6 +213,21 @@ TEST_CASE("ResourceMap: every value is destroyed once") {
     CHECK(Counted::living == 0);
 }
 
+TEST_CASE("ResourceMap: aggregates are made of their members") {
+    struct Session {
+        std::string name;
+        int count = 0;
+    };
+    ResourceMap<Session> map;
+    map.emplace(id(2), "anna", 3);
+    map.emplace(id(4), Session{"bert", 4});
+    map[id(6)] = {"carl", 5};
+    CHECK(map.find(id(2))->name == "anna");
+    CHECK(map.find(id(4))->count == 4);
+    CHECK(map[id(6)].name == "carl");
+    CHECK(map.emplace(id(8)).count == 0);
+}
+
 TEST_CASE("ResourceMap: over-aligned values") {
     struct alignas(64) Line {
         int value = 0;
@@ -307,7 +322,7 @@ TEST_CASE("ResourceMap: erasing while iterating") {
         CHECK(map.size() == 500);
     }
     SECTION("all of them at once") {
-        for (auto [key, value] : map) {
+        for ([[maybe_unused]] auto& item : map) {
             ++seen;
             map.clear();
         }

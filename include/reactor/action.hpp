@@ -269,6 +269,8 @@ class BasicActions {
     [[nodiscard]] Listener take_listener() noexcept { return listeners_.take(); }
     /// Takes what the oldest `register_transport` brought. Precondition: there is one.
     [[nodiscard]] Transport take_transport() noexcept { return transports_.take(); }
+    /// How many actions were refused and not asked about yet.
+    [[nodiscard]] std::size_t refused() const noexcept { return refused_; }
     /// How many actions were refused since this was last asked.
     [[nodiscard]] std::size_t take_refused() noexcept { return std::exchange(refused_, 0); }
     /// Forgets everything that waits.

@@ -67,7 +67,7 @@ class ResourceMap {
         if (Cell* const cell = cell_of(id); cell != nullptr && cell->id) {
             assert(cell->id.generation() <= id.generation());
             if constexpr (std::is_nothrow_move_constructible_v<T>) {
-                T value(std::forward<Args>(args)...); // which may come from the old one
+                T value = made_of(std::forward<Args>(args)...); // it may be of the old one
                 remove(*cell);
                 return make(id, std::move(value));
             } else {
@@ -80,9 +80,7 @@ class ResourceMap {
     [[nodiscard]] T* find(ResourceId id) noexcept { return value_of(id); }
     [[nodiscard]] const T* find(ResourceId id) const noexcept { return value_of(id); }
     /// The value of this id, made first if it has none; as `emplace`.
-    T& operator[](ResourceId id)
-        requires std::default_initializable<T>
-    {
+    T& operator[](ResourceId id) requires std::default_initializable<T> {
         T* const value = find(id);
         return value != nullptr ? *value : emplace(id);
     }
@@ -97,9 +95,7 @@ class ResourceMap {
         return true;
     }
     /// The value of this id, moved out; nothing if it has none.
-    [[nodiscard]] std::optional<T> take(ResourceId id)
-        requires std::move_constructible<T>
-    {
+    [[nodiscard]] std::optional<T> take(ResourceId id) requires std::move_constructible<T> {
         std::optional<T> taken;
         if (T* const value = find(id)) {
             taken.emplace(std::move(*value));
@@ -196,6 +192,15 @@ class ResourceMap {
         return cell != nullptr && cell->id == id && id ? std::addressof(cell->value) : nullptr;
     }
 
+    /// Also of the members of an aggregate, whatever the compiler thinks of parentheses.
+    template <class... Args>
+    [[nodiscard]] static T made_of(Args&&... args) {
+        if constexpr (std::is_constructible_v<T, Args...>) {
+            return T(std::forward<Args>(args)...);
+        } else {
+            return T{std::forward<Args>(args)...};
+        }
+    }
     template <class... Args>
     T& make(ResourceId id, Args&&... args) {
         auto& pages = pages_[id.slot() & 1];
@@ -209,7 +214,8 @@ class ResourceMap {
         }
         Page& page = *pages[index / page_size];
         Cell& cell = page.cells[index % page_size];
-        ::new (static_cast<void*>(std::addressof(cell.value))) T(std::forward<Args>(args)...);
+        ::new (static_cast<void*>(std::addressof(cell.value)))
+            T(made_of(std::forward<Args>(args)...));
         page.used |= bit(index);
         cell.id = id;
         ++size_;

@@ -87,9 +87,12 @@ class Runtime<S, P> {
     /// What a callback throws passes through and leaves the runtime fit to run on. Throws
     /// std::system_error in a forked child and when called within a callback.
     Farewell run() {
-        while (turn(Duration::max())) {
+        std::error_code error;
+        const Farewell farewell = run(error);
+        if (error) {
+            throw std::system_error(error, "reactor::Runtime::run");
         }
-        return farewell_;
+        return farewell;
     }
     /// One turn, waiting at most `max_wait`. False once the run has ended. Throws as run() does.
     bool turn(Duration max_wait) {
@@ -104,30 +107,20 @@ class Runtime<S, P> {
     /// As run(), with the refusal as a value: operation_not_permitted in a forked child,
     /// resource_deadlock_would_occur within a callback.
     Farewell run(std::error_code& error) {
-        while (turn(Duration::max(), error)) {
+        error.clear();
+        while (may_turn(error) && turn_once(Duration::max())) {
         }
         return farewell_;
     }
     /// As turn(), with the refusal as a value.
     bool turn(Duration max_wait, std::error_code& error) {
-        error = refusal();
-        if (error || ended_) [[unlikely]] {
-            return false;
-        }
-        const Within turn(in_turn_);
-        start();
-        wait(max_wait);
-        tick();
-        fire_timers();
-        serve_readiness();
-        take_commands();
-        flush();
-        return !reach_end();
+        error.clear();
+        return may_turn(error) && turn_once(max_wait);
     }
 
     /// How long an outer loop may wait before the next turn; Duration::max(): until fd() is ready.
     [[nodiscard]] Duration until_next() {
-        if (ended_ || !started_ || has_work()) {
+        if (ended_ || !completed_ || own_.restless) {
             return Duration::zero();
         }
         const std::optional<Timestamp> deadline = own_.wheel.next_deadline();
@@ -185,19 +178,31 @@ class Runtime<S, P> {
         }
     }
 
+    bool turn_once(Duration max_wait) {
+        const Within turn(in_turn_);
+        start();
+        wait(max_wait);
+        tick();
+        fire_timers();
+        serve_readiness();
+        take_commands();
+        flush();
+        completed_ = true;
+        return !reach_end();
+    }
+
     [[nodiscard]] bool is_foreign() const noexcept { return Kernel::process_id() != owner_; }
-    [[nodiscard]] std::error_code refusal() const noexcept {
+    /// False after the end, and where a turn is refused.
+    [[nodiscard]] bool may_turn(std::error_code& error) const noexcept {
         if (in_turn_) [[unlikely]] {
-            return std::make_error_code(std::errc::resource_deadlock_would_occur);
+            error = std::make_error_code(std::errc::resource_deadlock_would_occur);
+            return false;
         }
         if (is_foreign()) [[unlikely]] {
-            return std::make_error_code(std::errc::operation_not_permitted);
+            error = std::make_error_code(std::errc::operation_not_permitted);
+            return false;
         }
-        return {};
-    }
-    [[nodiscard]] bool has_work() const noexcept {
-        return dispatcher_.has_work() || stopping() || next_report_ != reported_ ||
-               own_.wheel.has_due() || line_->mailbox.has_next();
+        return !ended_;
     }
     [[nodiscard]] bool stopping() const noexcept { return dispatcher_.stopping; }
 
@@ -212,7 +217,7 @@ class Runtime<S, P> {
                 dispatcher_.call([&] { service().handle_start(dispatcher_.actions); });
             }
         }
-        if (dispatcher_.has_work()) [[unlikely]] {
+        if (!dispatcher_.actions.empty()) [[unlikely]] {
             dispatcher_.perform_waiting();
         }
     }
@@ -230,6 +235,7 @@ class Runtime<S, P> {
         if (sleeps) {
             line_->mailbox.awake();
         }
+        own_.restless = completed_ = false;
         own_.turn_time_known = false;
         next_report_ = 0;
         reported_ = result.count;
@@ -262,9 +268,10 @@ class Runtime<S, P> {
                 dispatcher_.fire_deadline(ResourceId::from_value(due->tag));
             }
         }
+        own_.restless |= own_.wheel.has_due();
     }
 
-    void serve_readiness() {
+    [[gnu::flatten]] void serve_readiness() {
         while (next_report_ != reported_ && !stopping()) {
             const PollEvent event = own_.poller.event(next_report_++);
             if (!dispatcher_.serve(event.id, event.readiness)) [[unlikely]] {
@@ -280,6 +287,46 @@ class Runtime<S, P> {
         if (line_->mailbox.collect()) [[unlikely]] {
             take_requests();
         }
+        if (line_->mailbox.has_next()) {
+            take_messages();
+        }
+    }
+
+    void flush() {
+        if (dispatcher_.draining || dispatcher_.drain_asked) [[unlikely]] {
+            lead_out();
+        }
+        if (dispatcher_.actions.refused() != 0 || own_.holes != 0) [[unlikely]] {
+            dispatcher_.tell_refusals();
+        }
+        if (own_.transports.any_touched()) {
+            dispatcher_.finish_turn(own_.transports);
+        }
+        if (own_.listeners.any_touched()) {
+            dispatcher_.finish_turn(own_.listeners);
+        }
+        if (!own_.transports.any_touched()) {
+            own_.gather.clear(); // nobody borrows any more
+        }
+        own_.listeners.trim();
+        own_.transports.trim();
+    }
+
+    /// Ends the run if it is time. True once it has ended.
+    bool reach_end() {
+        if (dispatcher_.draining && led_out_ && own_.transports.live() == 0 &&
+            dispatcher_.actions.empty()) {
+            dispatcher_.stopping = true;
+        }
+        if (stopping()) [[unlikely]] {
+            part();
+        }
+        return ended_;
+    }
+
+    // -- what a stage needs now and then ----------------------------------------------------------
+
+    void take_messages() {
         for (std::size_t n = 0; n < options_.commands_per_turn && !stopping(); ++n) {
             if (!line_->mailbox.has_next()) {
                 return;
@@ -293,36 +340,8 @@ class Runtime<S, P> {
                 dispatcher_.register_sent(own_.transports, std::move(*transport));
             }
         }
+        own_.restless |= line_->mailbox.has_next();
     }
-
-    void flush() {
-        if (dispatcher_.draining || dispatcher_.drain_asked) [[unlikely]] {
-            lead_out();
-        }
-        dispatcher_.tell_refusals();
-        dispatcher_.finish_turn(own_.transports);
-        dispatcher_.finish_turn(own_.listeners);
-        if (!own_.transports.any_touched()) {
-            own_.gather.clear(); // nobody borrows any more
-        }
-        own_.listeners.trim();
-        own_.transports.trim();
-    }
-
-    /// Ends the run if it is time. True once it has ended.
-    bool reach_end() {
-        if (dispatcher_.draining && led_out_ && own_.transports.live() == 0 &&
-            !dispatcher_.has_work()) {
-            dispatcher_.stopping = true;
-        }
-        if (stopping()) [[unlikely]] {
-            part();
-        }
-        return ended_;
-    }
-
-    // -- what a stage needs now and then ----------------------------------------------------------
-
     void handle_command(Command&& command) {
         if constexpr (!std::same_as<Command, NoCommand>) {
             dispatcher_.call(
@@ -479,6 +498,7 @@ class Runtime<S, P> {
     int owner_;
     bool in_turn_ = false;
     bool started_ = false;
+    bool completed_ = false; ///< the last turn was not thrown out of
     bool led_out_ = false;
     bool ended_ = false;
 };

@@ -480,20 +480,22 @@ class TimerWheel {
         return first;
     }
 
-    // The earliest deadline; from a bucket of too many its start.
+    // The earliest deadline; from a bucket of too many its start, but the present one is no bound:
+    // it holds what has passed, and only what was set since the last advance.
     void find_wake() noexcept {
         wake_ = occupied_[levels] != 0 ? setting(link(ready).next).deadline : never;
         wake_bucket_ = ready;
         wake_known_ = true;
         auto words = occupied_;
         auto most = scan_limit;
-        for (auto first = earliest(words); first.start <= wake_ >> tick_bits;
-             first = earliest(words)) {
-            if (counts_[first.bucket] > most) {
+        for (auto first = earliest(words);
+             first.start == tick_ || first.start <= wake_ >> tick_bits; first = earliest(words)) {
+            const auto count = first.start == tick_ ? 0 : counts_[first.bucket];
+            if (count > most) {
                 wake_by(first.start << tick_bits, first.bucket);
                 return;
             }
-            most -= counts_[first.bucket];
+            most -= count;
             for (auto index = link(first.bucket).next; index != first.bucket;) {
                 wake_by(setting(index).deadline, first.bucket);
                 index = link(index).next;

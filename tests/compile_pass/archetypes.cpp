@@ -29,12 +29,29 @@ template class reactor::Runtime<HandlerOf<MinimalWritable, MinimalWritable>>;
 template class reactor::Runtime<
     HandlerOf<MinimalResource, MinimalWritable, HandlesDrain<MinimalResource, MinimalWritable>>>;
 
-// Each power of a Poller.
-template class reactor::Runtime<MinimalHandler, PollerWith<DefaultMade>>;
-template class reactor::Runtime<MinimalHandler, PollerWith<DefaultMade, CanBeNested>>;
-template class reactor::Runtime<MinimalHandler, PollerWith<DefaultMade, CanStartAfresh>>;
+// Each power of a Poller. To instantiate all of the Runtime, the Poller must be made from nothing
+// and, for clang 14, have fd().
+template class reactor::Runtime<MinimalHandler, FromNothing<PollerWith<CanBeNested>>>;
+template class reactor::Runtime<MinimalHandler,
+                                FromNothing<PollerWith<CanBeNested, CanStartAfresh>>>;
 
 // What another thread holds.
-template class reactor::Controller<MinimalResource, MinimalWritable, Command>;
+template class reactor::Controller<MinimalResource, MinimalWritable, archetypes::Command>;
 template class reactor::Controller<MinimalResource, MinimalWritable, NoCommand>;
 
+// A Poller that is given needs none of this.
+Farewell run(MinimalPoller poller) {
+    std::error_code error;
+    Runtime<CommandedHandler, MinimalPoller> runtime(CommandedHandler(0), Options{},
+                                                     std::move(poller), error);
+    runtime.listen(MinimalResource(0));
+    const auto controller = runtime.controller();
+    if (auto answer = controller.command(archetypes::Command(0)); !answer) {
+        static_cast<void>(answer.take());
+    }
+    if (auto answer = controller.register_transport(MinimalWritable(0)); !answer) {
+        static_cast<void>(answer.take());
+    }
+    controller.drain(Duration::zero());
+    return runtime.turn(runtime.until_next(), error) ? runtime.farewell() : runtime.run(error);
+}

@@ -59,6 +59,7 @@ class Dispatcher {
             ++performed_;
             perform(actions.take());
         }
+        own.restless |= !actions.empty();
     }
 
     /// A new turn: new budgets, and nothing is under way, even if the last turn was thrown out of.
@@ -88,11 +89,10 @@ class Dispatcher {
                 if (!slot.left_over) {
                     return;
                 }
-                if (slot.served == turn_) {
-                    own.left_over.push(ResourceId(id));
-                    return;
-                }
                 slot.left_over = false;
+                if (slot.served == turn_) {
+                    return own.leave_over(slot);
+                }
                 serve(registry, id, Readiness{true, true, false, false});
             });
         }
@@ -101,9 +101,6 @@ class Dispatcher {
     /// One pass; who is touched by that has the next turn, which is at once.
     template <class R, Role role>
     [[gnu::flatten]] void finish_turn(Registry<R, role>& registry) {
-        if (!registry.any_touched()) {
-            return;
-        }
         const auto* const last = registry.last_touched();
         bool goes_on = true;
         while (goes_on && !stopping) {
@@ -113,6 +110,7 @@ class Dispatcher {
                 finish_turn_of(registry, slot);
             }
         }
+        own.restless |= registry.any_touched();
     }
     /// A resource's lazy timer rang.
     void fire_deadline(ResourceId id) {
@@ -166,10 +164,6 @@ class Dispatcher {
         own.transports.touch(slot);
     }
 
-    [[nodiscard]] bool has_work() const noexcept {
-        return !actions.empty() || !own.left_over.empty() || own.transports.any_touched() ||
-               own.listeners.any_touched() || own.holes != 0 || drain_asked.has_value();
-    }
     /// A send was refused for want of room: its transport hears of it. So does the service, of
     /// whatever was refused, once a turn.
     [[gnu::noinline]] void tell_refusals() {
@@ -265,9 +259,10 @@ class Dispatcher {
         case ActionKind::close_write:
             return on(own.transports, id, [&](auto& slot) { close_write(slot); });
         case ActionKind::shutdown:
-            stopping = true;
+            stopping = own.restless = true;
             return;
         case ActionKind::drain:
+            own.restless = true;
             drain_asked = std::min(drain_asked.value_or(Duration::max()), action.duration());
             return;
         case ActionKind::set_timer: // timers are set at once, see BasicActions
@@ -349,14 +344,14 @@ class Dispatcher {
     // -- serving ----------------------------------------------------------------------------------
 
     template <class R, Role role>
-    [[gnu::flatten]] bool serve(Registry<R, role>& registry, ResourceId id, Readiness readiness) {
+    bool serve(Registry<R, role>& registry, ResourceId id, Readiness readiness) {
         auto* const slot = registry.find(id);
         if (slot == nullptr) [[unlikely]] {
             return false;
         }
         slot->served = turn_;
         registry.touch(*slot);
-        if (readiness.calls_for(Io::read) && own.wanted(*slot).read &&
+        if (readiness.calls_for(Io::read) && own.may_read(*slot) &&
             !pump<Io::read>(registry, *slot, id)) {
             return true;
         }
@@ -373,10 +368,10 @@ class Dispatcher {
     /// Offers one half until nothing comes of it, or the budget is spent. False: it has left.
     template <Io io, class R, Role role>
     bool pump(Registry<R, role>& registry, Slot<R, role>& slot, ResourceId id) {
-        const std::size_t most =
+        std::size_t events =
             role == Role::transport ? options.events_per_resource : options.accepts_per_turn;
-        std::size_t bytes = 0;
-        for (std::size_t n = 0; n < most && bytes < options.bytes_per_resource; ++n) {
+        std::size_t bytes = options.bytes_per_resource;
+        do {
             std::optional<typename R::Event> event = ask(slot.resource, io);
             if (!event) {
                 if constexpr (io == Io::read) {
@@ -386,17 +381,17 @@ class Dispatcher {
             }
             if constexpr (requires { event->data()->size(); }) {
                 if (const auto* const data = event->data()) {
-                    bytes += data->size();
+                    bytes -= std::min(bytes, data->size());
                 }
             }
             deliver(slot, id, std::move(*event));
-            if (stopping || slot.id != id || !slot.live) [[unlikely]] {
+            if (slot.id != id || stopping) [[unlikely]] {
                 return false;
             }
-            if (io == Io::read && !own.wanted(slot).read) [[unlikely]] {
+            if (io == Io::read && !own.may_read(slot)) [[unlikely]] {
                 return true;
             }
-        }
+        } while (--events != 0 && bytes != 0);
         own.leave_over(slot);
         return true;
     }
@@ -432,7 +427,7 @@ class Dispatcher {
         if constexpr (tells_trouble<R>) {
             if (const std::error_code trouble = slot.resource.trouble()) [[unlikely]] {
                 tell(Error(ErrorKind::trouble, id, trouble));
-                if (slot.id != id || !slot.live) {
+                if (slot.id != id) {
                     return false;
                 }
             }

@@ -59,6 +59,7 @@ class Holdings final : public Desk<Listener, Transport> {
         if (typename Transports::Slot* const slot = transports.find(id);
             slot != nullptr && !slot->hole) {
             slot->hole = true;
+            restless = true;
             ++holes;
         }
     }
@@ -112,6 +113,7 @@ class Holdings final : public Desk<Listener, Transport> {
         if (!slot.left_over) {
             left_over.push(ResourceId(slot.id));
             slot.left_over = true;
+            restless = true;
         }
     }
 
@@ -122,15 +124,24 @@ class Holdings final : public Desk<Listener, Transport> {
     template <class R, Role role>
     [[nodiscard]] Interest wanted(const Slot<R, role>& slot) const noexcept {
         Interest interest = slot.resource.interest();
-        if (slot.paused) [[unlikely]] {
+        if (is_held_back(slot)) [[unlikely]] {
             interest.read = false;
         }
+        return interest;
+    }
+    /// The read half of that.
+    template <class R, Role role>
+    [[nodiscard]] bool may_read(const Slot<R, role>& slot) const noexcept {
+        return !is_held_back(slot) && slot.resource.interest().read;
+    }
+    template <class R, Role role>
+    [[nodiscard]] bool is_held_back(const Slot<R, role>& slot) const noexcept {
         if constexpr (role == Role::transport) {
-            if (interest.write && auto_pause_ && !slot.resource.is_ready_to_write()) [[unlikely]] {
-                interest.read = false;
+            if (!slot.resource.is_ready_to_write() && auto_pause_) [[unlikely]] {
+                return slot.paused || slot.resource.interest().write;
             }
         }
-        return interest;
+        return slot.paused;
     }
 
     /// Tells the poller what is wanted now.
@@ -190,6 +201,8 @@ class Holdings final : public Desk<Listener, Transport> {
     Transports transports;
     Fifo<ResourceId> left_over;
     std::size_t holes = 0;
+    /// Something is left to do: the next wait does not sleep. Who leaves something sets it.
+    bool restless = false;
     /// How many of the wheel's timers are those of resources and of the drain.
     std::size_t lazy_timers = 0;
     /// Set in a forked child: the kernel's registrations are the parent's, and stay.

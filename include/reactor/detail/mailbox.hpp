@@ -63,7 +63,8 @@ class NodePool {
     explicit NodePool(std::size_t limit) noexcept
         : limit_{static_cast<Number>(limit < max_limit ? limit : max_limit)},
           chunks_{new (std::nothrow) std::atomic<Node*>[chunk_of(last()) + 1]} {
-        if (!has_memory(first)) limit_ = 0;
+        if (!has_memory(first))
+            limit_ = 0;
     }
     ~NodePool() {
         for (Number i = 0; chunks_ != nullptr && i <= chunk_of(last()); ++i)
@@ -73,8 +74,8 @@ class NodePool {
     NodePool& operator=(const NodePool&) = delete;
 
     Node& operator[](Number number) const noexcept {
-        return chunks_[chunk_of(number)].load(std::memory_order_acquire)
-            [(number - first) % chunk_nodes];
+        return chunks_[chunk_of(number)].load(
+            std::memory_order_acquire)[(number - first) % chunk_nodes];
     }
 
     /// Any thread. A node, or none: the limit is out, or there is no memory.
@@ -87,7 +88,8 @@ class NodePool {
                 const Tagged before = front;
                 if (all_out(before, back)) {
                     front = front_.load(std::memory_order_acquire);
-                    if (count_of(front) == count_of(before)) return none;
+                    if (count_of(front) == count_of(before))
+                        return none;
                     continue; // not all out: it was an old front
                 }
                 back_.store(back, std::memory_order_release);
@@ -98,12 +100,16 @@ class NodePool {
                     front, tagged(count_of(front) + 1, next != none ? next : number),
                     std::memory_order_acq_rel, std::memory_order_acquire))
                 continue;
-            if (next != none) return number;
+            if (next != none)
+                return number;
             // The last node must stay. This one is owed to us elsewhere.
-            if (const Number spare = pop_spare(); spare != none) return spare;
-            if (const Number made = make(); made != none) return made;
+            if (const Number spare = pop_spare(); spare != none)
+                return spare;
+            if (const Number made = make(); made != none)
+                return made;
             cancelled_.fetch_add(1, std::memory_order_release);
-            if (made_.load(std::memory_order_relaxed) != last()) return none; // no memory
+            if (made_.load(std::memory_order_relaxed) != last())
+                return none; // no memory
             front = front_.load(std::memory_order_acquire);
         }
     }
@@ -153,21 +159,26 @@ class NodePool {
     Number make() noexcept {
         Number made = made_.load(std::memory_order_relaxed);
         do {
-            if (made == last() || !has_memory(made + 1)) return none;
+            if (made == last() || !has_memory(made + 1))
+                return none;
         } while (!made_.compare_exchange_weak(made, made + 1, std::memory_order_relaxed));
         return made + 1;
     }
 
     bool has_memory(Number number) noexcept {
-        if (chunks_ == nullptr) return false;
+        if (chunks_ == nullptr)
+            return false;
         std::atomic<Node*>& chunk = chunks_[chunk_of(number)];
-        if (chunk.load(std::memory_order_acquire) != nullptr) return true;
+        if (chunk.load(std::memory_order_acquire) != nullptr)
+            return true;
         const Number left = last() - chunk_of(number) * chunk_nodes;
         const std::size_t size = left < chunk_nodes ? left : chunk_nodes;
         void* memory = ::operator new(size * sizeof(Node), alignment, std::nothrow);
-        if (memory == nullptr) return false;
+        if (memory == nullptr)
+            return false;
         Node* nodes = static_cast<Node*>(memory);
-        for (std::size_t i = 0; i != size; ++i) ::new (static_cast<void*>(nodes + i)) Node;
+        for (std::size_t i = 0; i != size; ++i)
+            ::new (static_cast<void*>(nodes + i)) Node;
         Node* other = nullptr;
         if (!chunk.compare_exchange_strong(other, nodes, std::memory_order_acq_rel))
             deallocate(nodes);
@@ -192,8 +203,8 @@ class NodePool {
     alignas(64) std::atomic<Tagged> front_ = first; // the front, and how many were ever lent
     std::atomic<Tagged> back_ = 0;                  // how many of those were last seen to be back:
     alignas(64) std::atomic<Tagged> cancelled_ = 0;
-    std::atomic<Tagged> spare_ = none;     // nodes that were cancelled
-    std::atomic<Number> made_ = first;     // nodes up to this one were ever used
+    std::atomic<Tagged> spare_ = none; // nodes that were cancelled
+    std::atomic<Number> made_ = first; // nodes up to this one were ever used
     alignas(64) std::atomic<Tagged> returned_ = 0;
     Number rear_ = first;
 };
@@ -218,7 +229,8 @@ class Mailbox {
     ~Mailbox() {
         destroy(next_);
         destroy(inbox_.load(std::memory_order_acquire) & number_mask);
-        if (bell_.close != nullptr && bell_.fd != -1) bell_.close(bell_.fd);
+        if (bell_.close != nullptr && bell_.fd != -1)
+            bell_.close(bell_.fd);
     }
 
     Mailbox(const Mailbox&) = delete;
@@ -232,9 +244,11 @@ class Mailbox {
     /// once a sleep of the consumer, and not while it is awake. What the message's move throws goes
     /// to the sender, and nothing has changed here.
     [[nodiscard]] SendStatus send(Message&& message) {
-        if (closed()) return SendStatus::closed;
+        if (closed())
+            return SendStatus::closed;
         Loan loan{nodes_, nodes_.borrow()};
-        if (loan.number == none) return SendStatus::full;
+        if (loan.number == none)
+            return SendStatus::full;
         auto& node = nodes_[loan.number];
         Message* sent = ::new (static_cast<void*>(node.room)) Message(std::move(message));
         loan.filled = true;
@@ -249,7 +263,8 @@ class Mailbox {
                                                std::memory_order_release,
                                                std::memory_order_relaxed));
         loan.number = none;
-        if ((head & asleep_mark) != 0) ring();
+        if ((head & asleep_mark) != 0)
+            ring();
         return SendStatus::accepted;
     }
 
@@ -261,7 +276,8 @@ class Mailbox {
                                              std::memory_order_release,
                                              std::memory_order_relaxed)) {
         }
-        if ((head & asleep_mark) != 0) ring();
+        if ((head & asleep_mark) != 0)
+            ring();
     }
 
     /// Any thread. Whether send() can only say `closed`.
@@ -272,10 +288,12 @@ class Mailbox {
     /// Consumer. True: nothing waits, and from now on a sender rings. False: something waits, or
     /// wake() was called: do not sleep.
     [[nodiscard]] bool prepare_sleep() noexcept {
-        if (has_next()) return false;
+        if (has_next())
+            return false;
         Number head = inbox_.load(std::memory_order_relaxed);
         do {
-            if ((head & (number_mask | notified_mark)) != 0) return false;
+            if ((head & (number_mask | notified_mark)) != 0)
+                return false;
         } while (!inbox_.compare_exchange_weak(head, head | asleep_mark, std::memory_order_acq_rel,
                                                std::memory_order_relaxed));
         return true;
@@ -292,9 +310,11 @@ class Mailbox {
     /// wake() was called since the last time. Where nothing happened it costs one load.
     bool collect() noexcept {
         Number head = inbox_.load(std::memory_order_relaxed);
-        if ((head & (number_mask | notified_mark)) == 0) return false;
+        if ((head & (number_mask | notified_mark)) == 0)
+            return false;
         head = inbox_.exchange(head & closed_mark, std::memory_order_acq_rel);
-        if ((head & number_mask) != 0) append(head & number_mask);
+        if ((head & number_mask) != 0)
+            append(head & number_mask);
         return (head & notified_mark) != 0;
     }
 
@@ -334,8 +354,10 @@ class Mailbox {
         bool filled = false;
 
         ~Loan() {
-            if (number == none) return;
-            if (filled) std::destroy_at(&nodes[number].object());
+            if (number == none)
+                return;
+            if (filled)
+                std::destroy_at(&nodes[number].object());
             nodes.cancel(number);
         }
     };
@@ -350,7 +372,8 @@ class Mailbox {
     }
 
     void ring() const noexcept {
-        if (bell_.ring == nullptr) return;
+        if (bell_.ring == nullptr)
+            return;
         const int kept = errno;
         bell_.ring(bell_.fd);
         errno = kept;
@@ -365,8 +388,10 @@ class Mailbox {
             link.store(oldest, std::memory_order_relaxed);
             oldest = std::exchange(number, older);
         }
-        if (has_next()) nodes_[last_].link.store(oldest, std::memory_order_relaxed);
-        else next_ = oldest;
+        if (has_next())
+            nodes_[last_].link.store(oldest, std::memory_order_relaxed);
+        else
+            next_ = oldest;
         last_ = newest;
     }
 

@@ -162,13 +162,15 @@ class Registry {
         --page.used;
         --used_;
         empty_ += page.used == 0 ? 1 : 0;
+        worth_trimming_ = empty_ > kept_empty + standing_ / 8;
     }
 
     /// Gives empty pages back, but for a few. No slot may be referred to, none may be touched.
     void trim() noexcept {
-        if (empty_ <= kept_empty + standing_ / 8 || any_touched()) [[likely]] {
+        if (!worth_trimming_ || any_touched()) [[likely]] {
             return;
         }
+        worth_trimming_ = false;
         for (std::size_t n = pages_.size(); n-- > 0 && empty_ > kept_empty;) {
             Entry& entry = pages_[n];
             if (entry.page != nullptr && entry.page->used == 0 && !entry.page->retired) {
@@ -255,6 +257,7 @@ class Registry {
     std::uint64_t first_generation_;
     std::vector<Entry> pages_;
     std::size_t first_with_room_ = 0;
+    bool worth_trimming_ = false;
     Slot* first_touched_ = nullptr;
     Slot* last_touched_ = nullptr;
     std::size_t used_ = 0;     ///< slots reserved or live

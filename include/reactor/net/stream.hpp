@@ -68,7 +68,7 @@ class BasicStream {
         become(traits);
         if (error) {
             fd_.reset();
-            reading_ = writing_ = false;
+            reading_ = writing_ = ready_ = false;
         }
     }
     /// The same for a descriptor that is known to be all that: without a system call.
@@ -139,9 +139,7 @@ class BasicStream {
         }
         return keep_borrowed() && out_.append(buffer) ? status : WriteStatus::full;
     }
-    [[nodiscard]] bool is_ready_to_write() const noexcept {
-        return writing_ && !closing_ && !blocked_ && waiting() <= limits_.high_watermark;
-    }
+    [[nodiscard]] bool is_ready_to_write() const noexcept { return ready_; }
     /// One system call at most; then the watermarks and the half-close.
     void flush() noexcept {
         if (writing_ && waits()) {
@@ -151,7 +149,10 @@ class BasicStream {
             shut_write();
         }
     }
-    void close_write() noexcept { closing_ = true; }
+    void close_write() noexcept {
+        closing_ = true;
+        ready_ = false;
+    }
     [[nodiscard]] std::size_t unsent() const noexcept { return waiting() + lost_; }
 
     // -- settings ---------------------------------------------------------------------------------
@@ -169,7 +170,7 @@ class BasicStream {
     [[nodiscard]] const StreamLimits& limits() const noexcept { return limits_; }
     /// Takes the descriptor out, open; what was not sent is dropped. The stream is then empty.
     [[nodiscard]] os::BasicFd<Kernel> release() noexcept {
-        reading_ = writing_ = false;
+        reading_ = writing_ = ready_ = false;
         borrowed_ = {};
         out_.clear();
         return std::move(fd_);
@@ -180,7 +181,7 @@ class BasicStream {
         socket_ = traits.socket;
         character_device_ = traits.character_device;
         reading_ = traits.readable;
-        writing_ = traits.writable;
+        writing_ = ready_ = traits.writable;
     }
     void take_limits(const StreamLimits& limits) noexcept {
         limits_ = limits;
@@ -227,14 +228,18 @@ class BasicStream {
         blocked_is_told_ = blocked_;
         return Event(blocked_ ? Event::Kind::blocked : Event::Kind::drained);
     }
-    [[nodiscard]] WriteStatus admits(std::size_t size) const noexcept {
+    [[nodiscard]] WriteStatus admits(std::size_t size) noexcept {
         if (!writing_ || closing_) [[unlikely]] {
             return WriteStatus::ended;
         }
-        const std::size_t waiting_now = waiting();
-        return waiting_now <= limits_.cap && size <= limits_.cap - waiting_now
-                   ? WriteStatus::accepted
-                   : WriteStatus::full;
+        const std::size_t before = waiting();
+        if (before > limits_.cap || size > limits_.cap - before) [[unlikely]] {
+            return WriteStatus::full;
+        }
+        if (before + size > limits_.high_watermark) [[unlikely]] {
+            ready_ = false; // until the flush has decided
+        }
+        return WriteStatus::accepted;
     }
     /// What was borrowed becomes our own. False: no memory, and it is still borrowed.
     [[nodiscard]] bool keep_borrowed() noexcept {
@@ -259,6 +264,7 @@ class BasicStream {
         }
         const std::size_t mark = blocked_ ? limits_.low_watermark : limits_.high_watermark;
         blocked_ = out_.size() > mark;
+        ready_ = !blocked_ && !closing_;
     }
     [[nodiscard]] os::Result send_borrowed() noexcept {
         if (socket_) [[likely]] {
@@ -282,13 +288,13 @@ class BasicStream {
     void fail_writing(int error) noexcept {
         lost_ = waiting();
         write_error_ = error;
-        writing_ = blocked_ = false;
+        writing_ = blocked_ = ready_ = false;
         borrowed_ = {};
         out_.clear();
     }
     /// Sockets have two halves; of anything else our half is simply over.
     void shut_write() noexcept {
-        writing_ = false;
+        writing_ = ready_ = false;
         if (socket_) {
             if (const os::Result result = Kernel::shutdown_write(fd_.get());
                 !result.ok() && result.error != ENOTCONN) {
@@ -307,6 +313,7 @@ class BasicStream {
     bool drained_ = false;          ///< the last read was short
     bool closing_ = false;          ///< close_write() was called
     bool blocked_ = false;          ///< from above the high watermark until the low one
+    bool ready_ = false;            ///< is_ready_to_write(): kept, as it is asked often
     bool blocked_is_told_ = false;  ///< what the service knows of it
     bool own_limits_ = false;       ///< set_limits() was called
     StreamLimits limits_;

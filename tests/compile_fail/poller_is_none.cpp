@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect: a Poller must name its Kernel, with: static Timestamp now()
+#include "../archetypes.hpp"
+
+#include <reactor/runtime.hpp>
+
+using namespace archetypes;
+
+using Wrong = int;
+
+void run(reactor::Runtime<MinimalService, Wrong>& runtime) { runtime.run(); }

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect: a Poller must have: void unwatch(int fd, ResourceId)
+#include "../archetypes.hpp"
+
+#include <reactor/runtime.hpp>
+
+using namespace archetypes;
+
+struct Wrong : Without<Unwatches, MinimalPoller> {
+    void unwatch(int) {}
+};
+
+void run(reactor::Runtime<MinimalService, Wrong>& runtime) { runtime.run(); }

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect: a Poller must have: std::error_code watch_waker(int fd)
+#include "../archetypes.hpp"
+
+#include <reactor/runtime.hpp>
+
+using namespace archetypes;
+
+using Wrong = Without<WatchesWaker, MinimalPoller>;
+
+void run(reactor::Runtime<MinimalService, Wrong>& runtime) { runtime.run(); }

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect: a Resource must have: int fd() const
+#include "../archetypes.hpp"
+
+#include <reactor/runtime.hpp>
+
+using namespace archetypes;
+
+struct Wrong : Without<AnswersFd, MinimalResource> {
+    int fd() { return -1; }
+};
+
+struct Served : Service<Wrong, MinimalWritable> {};
+
+void run(reactor::Runtime<Served>& runtime) { runtime.run(); }

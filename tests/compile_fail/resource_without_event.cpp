@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect: a Resource must name a movable type Event: what it yields
+#include "../archetypes.hpp"
+
+#include <reactor/runtime.hpp>
+
+using namespace archetypes;
+
+using Wrong = Without<NamesEvent, MinimalResource>;
+
+struct Served : Service<Wrong, MinimalWritable> {};
+
+void run(reactor::Runtime<Served>& runtime) { runtime.run(); }

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect: a Resource must have: Interest interest() const
+#include "../archetypes.hpp"
+
+#include <reactor/runtime.hpp>
+
+using namespace archetypes;
+
+using Wrong = Without<AnswersInterest, MinimalResource>;
+
+struct Served : Service<Wrong, MinimalWritable> {};
+
+void run(reactor::Runtime<Served>& runtime) { runtime.run(); }

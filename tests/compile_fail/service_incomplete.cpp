@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect: the service is not complete here: define it before the Runtime or Reactor that runs it
+#include "../archetypes.hpp"
+
+#include <reactor/runtime.hpp>
+
+using namespace archetypes;
+
+struct Served;
+
+void run(reactor::Runtime<Served>& runtime) { runtime.run(); }

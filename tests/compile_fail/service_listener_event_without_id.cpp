@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect: the service must have a public void handle_listener_event(ResourceId, Listener::Event,
+#include "../archetypes.hpp"
+
+#include <reactor/runtime.hpp>
+
+using namespace archetypes;
+
+struct Served : MinimalService {
+    void handle_listener_event(Event, Actions&) {}
+};
+
+void run(reactor::Runtime<Served>& runtime) { runtime.run(); }

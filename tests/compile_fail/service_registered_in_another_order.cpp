@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect: the service's handle_registered must read: void handle_registered(ResourceId, Role, int
+#include "../archetypes.hpp"
+
+#include <reactor/runtime.hpp>
+
+using namespace archetypes;
+
+struct Served : MinimalService {
+    void handle_registered(Role, ResourceId, int, Actions&) {}
+};
+
+void run(reactor::Runtime<Served>& runtime) { runtime.run(); }

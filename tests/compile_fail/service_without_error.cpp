@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect: the service must name Error: BasicError<Listener, Transport>
+#include "../archetypes.hpp"
+
+#include <reactor/runtime.hpp>
+
+using namespace archetypes;
+
+using Served = Without<NamesError<MinimalResource, MinimalWritable>, MinimalHandler>;
+
+void run(reactor::Runtime<Served>& runtime) { runtime.run(); }

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect: a Writable must have: std::size_t unsent() const
+#include "../archetypes.hpp"
+
+#include <reactor/runtime.hpp>
+
+using namespace archetypes;
+
+using Wrong = Without<CountsUnsent, MinimalWritable>;
+
+struct Served : Service<MinimalResource, Wrong> {};
+
+void run(reactor::Runtime<Served>& runtime) { runtime.run(); }

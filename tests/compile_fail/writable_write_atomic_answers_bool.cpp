@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect: a Writable must have: WriteStatus write_atomic(std::span<const std::byte>)
+#include "../archetypes.hpp"
+
+#include <reactor/runtime.hpp>
+
+using namespace archetypes;
+
+struct Wrong : Without<WritesAtomically, MinimalWritable> {
+    bool write_atomic(std::span<const std::byte>) { return true; }
+};
+
+struct Served : Service<MinimalResource, Wrong> {};
+
+void run(reactor::Runtime<Served>& runtime) { runtime.run(); }
