@@ -3,6 +3,7 @@
 // What every Poller promises (poller.hpp), tried on each of them alone: no runtime stands here.
 #include "catch.hpp"
 #include "planned_kernel.hpp"
+#include "polling_parts.hpp"
 
 #include <reactor/poller/epoll.hpp>
 #include <reactor/poller/poll.hpp>
@@ -27,7 +28,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-using os::Fd;
 using PlannedEpollPoller = BasicEpollPoller<PlannedKernel>;
 using PlannedPollPoller = BasicPollPoller<PlannedKernel>;
 
@@ -68,79 +68,11 @@ struct Rig {
     bool is_quiet() { return wait().empty(); }
 };
 
-struct Pair {
-    Fd ours;
-    Fd theirs;
-};
-/// Two ends of a UNIX stream.
-Pair socket_pair() {
-    int ends[2];
-    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0);
-    return {Fd(ends[0]), Fd(ends[1])};
-}
-/// `ours` is read from, `theirs` written to.
-Pair pipe_pair() {
-    int ends[2];
-    REQUIRE(::pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0);
-    return {Fd(ends[0]), Fd(ends[1])};
-}
-void write_to(const Fd& fd, std::string_view text) {
-    REQUIRE(::write(fd.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()));
-}
-std::size_t read_from(const Fd& fd, std::size_t most) {
-    std::string room(most, '\0');
-    const ssize_t got = ::read(fd.get(), room.data(), most);
-    return got < 0 ? 0 : static_cast<std::size_t>(got);
-}
-/// A pipe that can be read.
-Pair full_pipe() {
-    Pair pair = pipe_pair();
-    write_to(pair.theirs, "x");
-    return pair;
-}
-Fd opened(const char* path, int flags) {
-    Fd fd(::open(path, flags | O_CLOEXEC));
-    REQUIRE(fd);
-    return fd;
-}
-Fd memory_file() {
-    Fd fd(::memfd_create("test", MFD_CLOEXEC));
-    REQUIRE(fd);
-    return fd;
-}
-bool is_readable(int fd) {
-    pollfd probe{fd, POLLIN, 0};
-    return ::poll(&probe, 1, 0) == 1;
-}
 std::size_t resident_kib() {
     std::size_t pages = 0;
     std::ifstream("/proc/self/statm") >> pages >> pages;
     return pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) / 1024;
 }
-
-/// SIGALRM after each `period`, its handler without SA_RESTART.
-class SignalStorm {
-  public:
-    explicit SignalStorm(std::chrono::microseconds period) {
-        struct sigaction action {};
-        action.sa_handler = [](int) { ++count_; };
-        ::sigaction(SIGALRM, &action, &before_);
-        const itimerval every{{0, period.count()}, {0, period.count()}};
-        ::setitimer(ITIMER_REAL, &every, nullptr);
-    }
-    SignalStorm(const SignalStorm&) = delete;
-    SignalStorm& operator=(const SignalStorm&) = delete;
-    ~SignalStorm() {
-        const itimerval never{};
-        ::setitimer(ITIMER_REAL, &never, nullptr);
-        ::sigaction(SIGALRM, &before_, nullptr);
-    }
-    static int count() { return count_.load(); }
-
-  private:
-    static inline std::atomic<int> count_{0};
-    struct sigaction before_ {};
-};
 
 } // namespace
 

@@ -25,10 +25,10 @@ using namespace std::chrono_literals;
 inline std::string noted;
 
 inline void note(const std::string& word) { noted += noted.empty() ? word : " " + word; }
-[[nodiscard]] inline std::string take_notes() { return std::exchange(noted, std::string()); }
+inline std::string take_notes() { return std::exchange(noted, std::string()); }
 
 /// A kernel whose clock stands still; rings are counted.
-struct Kernel : os::Kernel {
+struct StillKernel : os::Kernel {
     inline static Timestamp time{1h};
     inline static int rings = 0;
 
@@ -47,9 +47,9 @@ struct WaitsForEver : std::logic_error {
 };
 
 /// Reports what a test says. A wait with nothing to report lets its timeout pass on the clock.
-class Poller {
+class ScriptedPoller {
   public:
-    using Kernel = scripted::Kernel;
+    using Kernel = StillKernel;
 
     /// The next wait reports this, behind what was said before.
     void report(ResourceId id, Readiness readiness) { said_.push_back({id, readiness}); }
@@ -285,12 +285,12 @@ struct Answers {
 
 /// The service: notes every callback, then lets the test answer it.
 template <class L = Toy, class T = Toy, class C = int>
-struct Service : reactor::Service<L, T, C> {
-    using Base = reactor::Service<L, T, C>;
+struct ScriptedService : Service<L, T, C> {
+    using Base = Service<L, T, C>;
     using Actions = typename Base::Actions;
     using Error = typename Base::Error;
 
-    explicit Service(Answers<L, T, C>& answers) noexcept : to(&answers) {}
+    explicit ScriptedService(Answers<L, T, C>& answers) noexcept : to(&answers) {}
 
     void handle_start(Actions& actions) {
         note("start");
@@ -366,9 +366,9 @@ struct Service : reactor::Service<L, T, C> {
 
 /// The same with a handle_drain.
 template <class L = Toy, class T = Toy, class C = int>
-struct DrainingService : Service<L, T, C> {
-    using Service<L, T, C>::Service;
-    void handle_drain(Timestamp deadline, typename Service<L, T, C>::Actions& actions) {
+struct DrainingService : ScriptedService<L, T, C> {
+    using ScriptedService<L, T, C>::ScriptedService;
+    void handle_drain(Timestamp deadline, typename ScriptedService<L, T, C>::Actions& actions) {
         note("drain");
         if (this->to->drain) {
             this->to->drain(deadline, actions);
@@ -378,7 +378,7 @@ struct DrainingService : Service<L, T, C> {
 
 using ToyAnswers = Answers<Toy, Toy, int>;
 using ToyActions = ToyAnswers::Actions;
-using ToyRuntime = Runtime<Service<>, Poller>;
+using ToyRuntime = Runtime<ScriptedService<>, ScriptedPoller>;
 
 /// Registers a toy under its wire's name.
 inline ResourceId add_transport(ToyAnswers& answers, ToyActions& actions, Wire& wire) {
@@ -395,5 +395,47 @@ inline ResourceId add_listener(ToyAnswers& answers, ToyActions& actions, Wire& w
     }
     return id;
 }
+
+/// A runtime of toys, run turn by turn.
+struct World {
+    explicit World(const Options& options = {}) : runtime(ScriptedService<>(answers), options) {
+        noted.clear();
+    }
+
+    /// The first turn: registers these, and forgets the notes of it.
+    std::vector<ResourceId> begin(const std::vector<Wire*>& transports,
+                                  const std::vector<Wire*>& listeners = {}) {
+        std::vector<ResourceId> ids;
+        answers.start = [&](ToyActions& actions) {
+            for (Wire* const wire : transports) {
+                ids.push_back(add_transport(answers, actions, *wire));
+            }
+            for (Wire* const wire : listeners) {
+                ids.push_back(add_listener(answers, actions, *wire));
+            }
+        };
+        runtime.turn(0s);
+        answers.start = nullptr;
+        noted.clear();
+        return ids;
+    }
+    /// A turn whose tick asks for this.
+    bool act(const std::function<void(ToyActions&)>& ask) {
+        answers.tick = ask;
+        const bool goes_on = runtime.turn(0s);
+        answers.tick = nullptr;
+        return goes_on;
+    }
+    /// A turn that may wait an hour: the timeout that the poller was given.
+    Duration timeout_of_turn() {
+        runtime.turn(1h);
+        return poller().last_timeout;
+    }
+    [[nodiscard]] ScriptedPoller& poller() { return runtime.poller(); }
+
+    ToyAnswers answers;
+    Wires wires;
+    ToyRuntime runtime;
+};
 
 } // namespace scripted

@@ -39,6 +39,10 @@ class BasicError {
     explicit BasicError(ErrorKind kind, ResourceId id = {}, std::error_code code = {}) noexcept
         : kind_(kind), code_(code), id_(id) {}
 
+    BasicError(BasicError&&) noexcept = default;
+    BasicError& operator=(BasicError&&) noexcept = default;
+    [[gnu::cold]] ~BasicError() = default;
+
     [[nodiscard]] ErrorKind kind() const noexcept { return kind_; }
     /// Which resource it is about; names nothing where it is about none.
     [[nodiscard]] ResourceId id() const noexcept { return id_; }

@@ -72,7 +72,7 @@ class Runtime<S, P> {
     Runtime(const Runtime&) = delete;
     Runtime& operator=(const Runtime&) = delete;
     /// Destroys what is registered, without a callback; shut down first to have it handed over.
-    ~Runtime() {
+    [[gnu::cold]] ~Runtime() {
         own_.registrations_are_foreign = is_foreign();
         line_->mailbox.close();
     }
@@ -154,7 +154,7 @@ class Runtime<S, P> {
         bool& flag_;
     };
 
-    Runtime(S&& service, const Options& options, P&& poller, Unchecked)
+    [[gnu::cold]] Runtime(S&& service, const Options& options, P&& poller, Unchecked)
         : dispatcher_(std::move(service), options, std::move(poller)),
           own_(dispatcher_.own),
           options_(dispatcher_.options),
@@ -271,7 +271,7 @@ class Runtime<S, P> {
         own_.restless |= own_.wheel.has_due();
     }
 
-    [[gnu::flatten]] void serve_readiness() {
+    void serve_readiness() {
         while (next_report_ != reported_ && !stopping()) {
             const PollEvent event = own_.poller.event(next_report_++);
             if (!dispatcher_.serve(event.id, event.readiness)) [[unlikely]] {
@@ -350,7 +350,7 @@ class Runtime<S, P> {
     }
 
     /// What a controller asked for besides sending.
-    [[gnu::noinline]] void take_requests() {
+    [[gnu::cold]] void take_requests() {
         if (line_->shutdown.load(std::memory_order_acquire)) {
             dispatcher_.stopping = true;
         }
@@ -361,7 +361,7 @@ class Runtime<S, P> {
     }
 
     /// Tells the first failure of a row, rests longer after each, and ends the run after too many.
-    [[gnu::noinline]] void poll_failed(std::error_code error, Duration max_wait) {
+    [[gnu::cold]] void poll_failed(std::error_code error, Duration max_wait) {
         if (!error) {
             failed_waits_ = 0;
             return;
@@ -381,7 +381,7 @@ class Runtime<S, P> {
 
     /// A report of nobody. If an unwatch failed before, it may come for ever: then the poller
     /// starts afresh with what is really here.
-    [[gnu::noinline]] void nobody_there(ResourceId id) {
+    [[gnu::cold]] void nobody_there(ResourceId id) {
         if (!id) {
             return; // the waker
         }
@@ -400,7 +400,7 @@ class Runtime<S, P> {
     }
 
     /// The gentle end: listeners leave, the service (or we) takes leave of the transports.
-    [[gnu::noinline]] void lead_out() {
+    [[gnu::cold]] void lead_out() {
         if (dispatcher_.drain_asked) {
             begin_drain(*std::exchange(dispatcher_.drain_asked, std::nullopt));
         }
@@ -421,7 +421,7 @@ class Runtime<S, P> {
             }
         }
     }
-    void begin_drain(Duration limit) {
+    [[gnu::cold]] void begin_drain(Duration limit) {
         const Timestamp deadline = saturating_add(own_.clock(), std::max(limit, Duration::zero()));
         drain_deadline_ = dispatcher_.draining ? std::min(drain_deadline_, deadline) : deadline;
         if (!dispatcher_.draining) {
@@ -435,7 +435,7 @@ class Runtime<S, P> {
 
     /// The end: everything leaves through its handover; what the service asks for now is dropped.
     /// A throw leaves the rest for the next turn.
-    [[gnu::noinline]] void part() {
+    [[gnu::cold]] void part() {
         line_->mailbox.close();
         give_back_waiting();
         std::size_t index = 0;
@@ -455,7 +455,7 @@ class Runtime<S, P> {
     }
     /// What was still to be registered comes back, what was still to be sent is counted; commands
     /// are destroyed.
-    void give_back_waiting() {
+    [[gnu::cold]] void give_back_waiting() {
         auto& actions = dispatcher_.actions;
         const auto cancelled = std::make_error_code(std::errc::operation_canceled);
         for (std::size_t n = actions.size(); n > 0; --n) {

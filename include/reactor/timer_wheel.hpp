@@ -49,9 +49,9 @@ class TimerWheel {
     TimerWheel(const TimerWheel&) = delete;
     TimerWheel& operator=(const TimerWheel&) = delete;
 
-    /// Makes room for as many timers: until there are more, set() allocates nothing. False: no
-    /// memory, and nothing has changed. Else room doubles when it is used up, which above some
-    /// thousand timers can take milliseconds.
+    /// Makes room for as many timers at once: up to there set() allocates nothing. Without it the
+    /// room doubles when it is used up, which with hundreds of thousands of timers can take some
+    /// milliseconds. False: no memory, and nothing has changed.
     bool reserve(std::size_t timers) noexcept {
         const auto wanted = timers < TimerId::slot_count ? timers : TimerId::slot_count;
         if (wanted <= capacity_) {
@@ -422,7 +422,7 @@ class TimerWheel {
         }
         auto& head = link(bucket);
         link(head.next).prev = none;
-        auto chain = sorted(head.prev);
+        auto chain = counts_[bucket] == 1 ? head.prev : sorted(head.prev);
         head = {0, bucket, bucket};
         counts_[bucket] = 0;
         flip(occupied_, bucket);

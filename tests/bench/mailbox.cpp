@@ -12,6 +12,10 @@
 // Usage: mailbox [rounds, 9] [commands a producer, 400000]
 #include <reactor/detail/mailbox.hpp>
 
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -23,10 +27,6 @@
 #include <thread>
 #include <utility>
 #include <vector>
-
-#include <poll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 namespace {
 
@@ -42,10 +42,13 @@ std::atomic<std::uint64_t> rings{0};
 void ring(int fd) noexcept {
     rings.fetch_add(1, std::memory_order_relaxed);
     const std::uint64_t one = 1;
-    if (::write(fd, &one, sizeof one) < 0) std::perror("write");
+    if (::write(fd, &one, sizeof one) < 0)
+        std::perror("write");
 }
 
-void close_fd(int fd) noexcept { ::close(fd); }
+void close_fd(int fd) noexcept {
+    ::close(fd);
+}
 
 template <std::size_t size>
 struct Command {
@@ -56,11 +59,10 @@ struct Command {
 
 template <class Message>
 struct Ours {
-    Mailbox<Message> mailbox{limit, Doorbell{::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), ring, close_fd}};
+    Mailbox<Message> mailbox{limit,
+                             Doorbell{::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), ring, close_fd}};
 
-    bool send(Message& message) {
-        return mailbox.send(std::move(message)) == SendStatus::accepted;
-    }
+    bool send(Message& message) { return mailbox.send(std::move(message)) == SendStatus::accepted; }
     int fd() const { return mailbox.bell_fd(); }
     bool prepare_sleep() { return mailbox.prepare_sleep(); }
     void awake() { mailbox.awake(); }
@@ -68,7 +70,8 @@ struct Ours {
     template <class Use>
     void handle_all(Use use) {
         mailbox.collect();
-        while (mailbox.has_next()) use(mailbox.take_next());
+        while (mailbox.has_next())
+            use(mailbox.take_next());
     }
 };
 
@@ -86,11 +89,13 @@ struct Locked {
         bool must_ring = false;
         {
             const std::lock_guard lock{mutex};
-            if (sent.size() >= limit) return false;
+            if (sent.size() >= limit)
+                return false;
             sent.push_back(message);
             must_ring = std::exchange(asleep, false);
         }
-        if (must_ring) ring(bell);
+        if (must_ring)
+            ring(bell);
         return true;
     }
     int fd() const { return bell; }
@@ -109,7 +114,8 @@ struct Locked {
             const std::lock_guard lock{mutex};
             sent.swap(taken);
         }
-        for (Message& message : taken) use(message);
+        for (Message& message : taken)
+            use(message);
         taken.clear();
     }
 };
@@ -122,7 +128,8 @@ void wait(int fd, int timeout) {
     pollfd entry{fd, POLLIN, 0};
     if (::poll(&entry, 1, timeout) == 1) {
         std::uint64_t count = 0;
-        if (::read(fd, &count, sizeof count) < 0) std::perror("read");
+        if (::read(fd, &count, sizeof count) < 0)
+            std::perror("read");
     }
 }
 
@@ -138,7 +145,8 @@ Result run(unsigned producers, std::uint32_t each, bool sleeping) {
         threads.emplace_back([&, producer] {
             std::uint64_t full = 0;
             ready.fetch_add(1);
-            while (!go.load()) std::this_thread::yield();
+            while (!go.load())
+                std::this_thread::yield();
             const auto start = Clock::now();
             for (std::uint32_t number = 0; number != each; ++number) {
                 Message message{producer, number, {}};
@@ -150,7 +158,8 @@ Result run(unsigned producers, std::uint32_t each, bool sleeping) {
             sending.fetch_add(std::chrono::nanoseconds(Clock::now() - start).count());
             refused.fetch_add(full);
         });
-    while (ready.load() != producers) std::this_thread::yield();
+    while (ready.load() != producers)
+        std::this_thread::yield();
     const std::uint64_t total = std::uint64_t{each} * producers;
     std::uint64_t seen = 0;
     std::uint64_t sum = 0;
@@ -171,7 +180,8 @@ Result run(unsigned producers, std::uint32_t each, bool sleeping) {
         });
     }
     const auto wall = std::chrono::nanoseconds(Clock::now() - start).count();
-    for (std::thread& thread : threads) thread.join();
+    for (std::thread& thread : threads)
+        thread.join();
     const std::uint64_t expected = std::uint64_t{each} * (each - 1) / 2 * producers;
     if (sum != expected) {
         std::fputs("commands were lost or doubled\n", stderr);
@@ -199,9 +209,10 @@ void table(const char* size, unsigned rounds, std::uint32_t each) {
             }
             const Result a = middle(ours);
             const Result b = middle(locked);
-            std::printf("%5s %-9s %9u | %7.1f %6.1f %8.5f %6.3f | %7.1f %6.1f %8.5f %6.3f | %6.2f\n",
-                        size, sleeping ? "sleeping" : "busy", producers, a.ns, a.send_ns, a.wakes,
-                        a.full, b.ns, b.send_ns, b.wakes, b.full, a.ns / b.ns);
+            std::printf(
+                "%5s %-9s %9u | %7.1f %6.1f %8.5f %6.3f | %7.1f %6.1f %8.5f %6.3f | %6.2f\n", size,
+                sleeping ? "sleeping" : "busy", producers, a.ns, a.send_ns, a.wakes, a.full, b.ns,
+                b.send_ns, b.wakes, b.full, a.ns / b.ns);
         }
 }
 
@@ -210,7 +221,8 @@ void table(const char* size, unsigned rounds, std::uint32_t each) {
 int main(int argc, char** argv) {
     const unsigned rounds = argc > 1 ? static_cast<unsigned>(std::atoi(argv[1])) : 9;
     const auto each = static_cast<std::uint32_t>(argc > 2 ? std::atoi(argv[2]) : 400'000);
-    std::puts("                          | mailbox                        | mutex, vectors, eventfd");
+    std::puts(
+        "                          | mailbox                        | mutex, vectors, eventfd");
     std::puts(" size consumer  producers |      ns   send    wakes   full |      ns   send    wakes"
               "   full |  ratio");
     table<Command<16>>("16 B", rounds, each);

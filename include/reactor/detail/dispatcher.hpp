@@ -44,7 +44,7 @@ class Dispatcher {
             perform_waiting();
         }
     }
-    [[gnu::noinline]] void tell(Error&& error) {
+    [[gnu::cold]] void tell(Error&& error) {
         call([&] { service.handle_error(std::move(error), actions); });
     }
 
@@ -100,7 +100,7 @@ class Dispatcher {
     /// What the turn ends with for who was touched: one write, what that caused, the new interest.
     /// One pass; who is touched by that has the next turn, which is at once.
     template <class R, Role role>
-    [[gnu::flatten]] void finish_turn(Registry<R, role>& registry) {
+    void finish_turn(Registry<R, role>& registry) {
         const auto* const last = registry.last_touched();
         bool goes_on = true;
         while (goes_on && !stopping) {
@@ -131,7 +131,7 @@ class Dispatcher {
     }
     /// Gives back a resource that is not registered.
     template <class R, Role role>
-    [[gnu::noinline]] void turn_away(Registry<R, role>& registry, ResourceId id, R&& resource,
+    [[gnu::cold]] void turn_away(Registry<R, role>& registry, ResourceId id, R&& resource,
                                      std::error_code code) {
         Error error(ErrorKind::registration_failed, id, code);
         put(registry, error, std::move(resource));
@@ -144,7 +144,7 @@ class Dispatcher {
 
     /// The resource leaves as the service asked, or as the end wants it; one flush is tried.
     template <class R, Role role>
-    [[gnu::noinline]] void hand_over(Registry<R, role>& registry, Slot<R, role>& slot) {
+    [[gnu::cold]] void hand_over(Registry<R, role>& registry, Slot<R, role>& slot) {
         const ResourceId id = slot.id;
         if constexpr (role == Role::transport) {
             slot.resource.flush();
@@ -166,7 +166,7 @@ class Dispatcher {
 
     /// A send was refused for want of room: its transport hears of it. So does the service, of
     /// whatever was refused, once a turn.
-    [[gnu::noinline]] void tell_refusals() {
+    [[gnu::cold]] void tell_refusals() {
         if (actions.take_refused() != 0 && !refusal_told_) {
             refusal_told_ = true;
             tell(Error(ErrorKind::actions_refused, {},
@@ -281,7 +281,7 @@ class Dispatcher {
             tell_unknown(id);
         }
     }
-    void tell_unknown(ResourceId id) {
+    [[gnu::cold]] void tell_unknown(ResourceId id) {
         tell(Error(ErrorKind::unknown_id, id,
                    std::make_error_code(std::errc::no_such_device_or_address)));
     }
@@ -442,7 +442,7 @@ class Dispatcher {
     }
     /// A resource leaves by itself: as it was asked to, or with an error.
     template <class R, Role role>
-    [[gnu::noinline]] void leave(Registry<R, role>& registry, Slot<R, role>& slot, ErrorKind kind,
+    [[gnu::cold]] void leave(Registry<R, role>& registry, Slot<R, role>& slot, ErrorKind kind,
                                  std::error_code code) {
         if (slot.closing && kind == ErrorKind::ended && !code) {
             return hand_over(registry, slot);

@@ -25,14 +25,8 @@ class Fifo {
 
     /// The next push will not throw. Throws std::bad_alloc, with nothing changed.
     void make_room() {
-        if (items_.size() < items_.capacity()) [[likely]] {
-            return;
-        }
-        if (head_ > items_.size() / 2) {
-            items_.erase(items_.begin(), items_.begin() + static_cast<std::ptrdiff_t>(head_));
-            head_ = 0;
-        } else {
-            items_.reserve(items_.empty() ? 8 : 2 * items_.size());
+        if (items_.size() == items_.capacity()) [[unlikely]] {
+            grow();
         }
     }
     /// Throws std::bad_alloc, with nothing changed.
@@ -60,6 +54,15 @@ class Fifo {
 
   private:
     static constexpr std::size_t kept_bytes = 64 * 1024;
+
+    [[gnu::cold]] void grow() {
+        if (head_ > items_.size() / 2) {
+            items_.erase(items_.begin(), items_.begin() + static_cast<std::ptrdiff_t>(head_));
+            head_ = 0;
+        } else {
+            items_.reserve(items_.empty() ? 8 : 2 * items_.size());
+        }
+    }
 
     std::vector<T> items_;
     std::size_t head_ = 0; ///< where the oldest stands; what is before was taken

@@ -37,7 +37,7 @@ class Holdings final : public Desk<Listener, Transport> {
           stream_limits_(options.stream),
           auto_pause_(options.auto_pause),
           timer_limit_(options.timers) {}
-    ~Holdings() {
+    [[gnu::cold]] ~Holdings() {
         drop_all(listeners);
         drop_all(transports);
     }
@@ -109,7 +109,7 @@ class Holdings final : public Desk<Listener, Transport> {
 
     /// The resource has, or may have, more than it was asked for: the next wait returns at once.
     template <class R, Role role>
-    void leave_over(Slot<R, role>& slot) {
+    [[gnu::noinline]] void leave_over(Slot<R, role>& slot) {
         if (!slot.left_over) {
             left_over.push(ResourceId(slot.id));
             slot.left_over = true;
@@ -185,7 +185,7 @@ class Holdings final : public Desk<Listener, Transport> {
     /// Watches everything again in a poller that started afresh. What it refuses has no interest
     /// from then on, and is told so when it is next touched.
     template <class R, Role role>
-    void watch_again(Registry<R, role>& registry) {
+    [[gnu::cold]] void watch_again(Registry<R, role>& registry) {
         std::size_t index = 0;
         while (auto* const slot = registry.next(index)) {
             if (!slot->armed.none() && poller.watch(slot->resource.fd(), slot->id, slot->armed)) {
@@ -222,7 +222,7 @@ class Holdings final : public Desk<Listener, Transport> {
         }
     }
     template <class R, Role role>
-    void drop_all(Registry<R, role>& registry) noexcept {
+    [[gnu::cold]] void drop_all(Registry<R, role>& registry) noexcept {
         std::size_t index = 0;
         while (auto* const slot = registry.next(index)) {
             static_cast<void>(take_out(registry, *slot));

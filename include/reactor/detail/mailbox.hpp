@@ -9,8 +9,8 @@
 // ring" are one question: who clears asleep rings, and only by a read-modify-write.
 // The mailbox owns nodes, messages and bell and dies with its last holder, so that a late sender
 // rings a bell that is still ours. Roads not taken: a ring of slots, where a sender preempted
-// between claim and fill holds up everyone, and close() with them; free nodes as a stack, links
-// beside instead of in the nodes: both cost cache misses, together twice the time of a command.
+// between claim and fill holds up everyone, and close() with them; free nodes as a stack with links
+// beside them, whose cache misses made a command cost two to three times as much.
 #pragma once
 
 #include <atomic>
@@ -221,8 +221,8 @@ class Mailbox {
     /// A larger limit counts as this one.
     static constexpr std::size_t max_limit = NodePool<Message>::max_limit;
 
-    /// Accepts up to `limit` messages that are not yet taken. Takes the bell over: the destructor
-    /// closes it. Memory for nodes comes when it is needed, and stays.
+    /// Accepts up to `limit` messages that are not yet taken (none if there is no memory to begin
+    /// with). Takes the bell over: the destructor closes it. Nodes are made on demand, and stay.
     Mailbox(std::size_t limit, Doorbell bell) noexcept : bell_{bell}, nodes_{limit} {}
 
     /// Destroys what was never taken. Whoever is the last holder may do it.

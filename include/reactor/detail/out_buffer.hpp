@@ -35,13 +35,17 @@ class OutBuffer {
         std::swap(size_, other.size_);
         return *this;
     }
-    ~OutBuffer() { clear(); }
+    ~OutBuffer() {
+        if (first_ != nullptr) {
+            clear();
+        }
+    }
 
     [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
     /// Copies the bytes behind what is here. False: no memory, and nothing was taken.
-    [[nodiscard]] bool append(std::span<const std::byte> bytes) noexcept {
+    [[nodiscard, gnu::noinline]] bool append(std::span<const std::byte> bytes) noexcept {
         const std::size_t fits = last_ == nullptr ? 0 : std::min(last_->room(), bytes.size());
         const std::span<const std::byte> rest = bytes.subspan(fits);
         if (!rest.empty()) {
@@ -61,7 +65,7 @@ class OutBuffer {
         return true;
     }
     /// Hangs the buffer in behind what is here, as a handle. False: as above.
-    [[nodiscard]] bool append(const Buffer& buffer) noexcept {
+    [[nodiscard, gnu::noinline]] bool append(const Buffer& buffer) noexcept {
         Block* const block = make(0);
         if (block == nullptr) {
             return false;
@@ -96,7 +100,7 @@ class OutBuffer {
             drop_first();
         }
     }
-    void clear() noexcept {
+    [[gnu::noinline]] void clear() noexcept {
         while (first_ != nullptr) {
             drop_first();
         }

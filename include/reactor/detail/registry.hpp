@@ -101,20 +101,12 @@ class Registry {
         while (first_with_room_ < pages_.size() && !pages_[first_with_room_].has_room()) {
             ++first_with_room_;
         }
-        if (first_with_room_ == pages_.size()) {
-            if (pages_.size() == max_pages) {
+        if (first_with_room_ == pages_.size() || pages_[first_with_room_].page == nullptr) {
+            if (!make_page()) {
                 return {};
             }
-            pages_.push_back(Entry{nullptr, first_generation_});
         }
-        Entry& entry = pages_[first_with_room_];
-        if (entry.page == nullptr) {
-            entry.page = std::make_unique<Page>();
-            number(*entry.page, first_with_room_, entry.generation);
-            ++standing_;
-            ++empty_;
-        }
-        Page& page = *entry.page;
+        Page& page = *pages_[first_with_room_].page;
         const int place = std::countr_zero(page.free);
         page.free &= page.free - 1;
         empty_ -= page.used == 0 ? 1 : 0;
@@ -167,20 +159,8 @@ class Registry {
 
     /// Gives empty pages back, but for a few. No slot may be referred to, none may be touched.
     void trim() noexcept {
-        if (!worth_trimming_ || any_touched()) [[likely]] {
-            return;
-        }
-        worth_trimming_ = false;
-        for (std::size_t n = pages_.size(); n-- > 0 && empty_ > kept_empty;) {
-            Entry& entry = pages_[n];
-            if (entry.page != nullptr && entry.page->used == 0 && !entry.page->retired) {
-                for (const Slot& slot : entry.page->slots) {
-                    entry.generation = std::max(entry.generation, slot.id.generation());
-                }
-                entry.page.reset();
-                --standing_;
-                --empty_;
-            }
+        if (worth_trimming_ && !any_touched()) [[unlikely]] {
+            give_pages_back();
         }
     }
 
@@ -245,12 +225,38 @@ class Registry {
         const std::size_t index = id.slot() >> 1;
         return pages_[index / page_size].page->slots[index % page_size];
     }
-    void number(Page& page, std::size_t page_number, std::uint64_t generation) noexcept {
+    [[gnu::cold]] void give_pages_back() noexcept {
+        worth_trimming_ = false;
+        for (std::size_t n = pages_.size(); n-- > 0 && empty_ > kept_empty;) {
+            Entry& entry = pages_[n];
+            if (entry.page != nullptr && entry.page->used == 0 && !entry.page->retired) {
+                for (const Slot& slot : entry.page->slots) {
+                    entry.generation = std::max(entry.generation, slot.id.generation());
+                }
+                entry.page.reset();
+                --standing_;
+                --empty_;
+            }
+        }
+    }
+    /// The page `first_with_room_`, made or made again. False: no more numbers.
+    [[gnu::cold]] bool make_page() {
+        if (first_with_room_ == max_pages) {
+            return false;
+        }
+        if (first_with_room_ == pages_.size()) {
+            pages_.push_back(Entry{nullptr, first_generation_});
+        }
+        Entry& entry = pages_[first_with_room_];
+        entry.page = std::make_unique<Page>();
         for (std::size_t n = 0; n < page_size; ++n) {
             constexpr std::uint32_t role_bit = role == Role::listener ? 1 : 0;
-            const auto slot = static_cast<std::uint32_t>((page_number * page_size + n) << 1);
-            page.slots[n].id = ResourceId::of(slot | role_bit, generation);
+            const auto slot = static_cast<std::uint32_t>((first_with_room_ * page_size + n) << 1);
+            entry.page->slots[n].id = ResourceId::of(slot | role_bit, entry.generation);
         }
+        ++standing_;
+        ++empty_;
+        return true;
     }
 
     std::size_t limit_;

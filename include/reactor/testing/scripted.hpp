@@ -35,7 +35,8 @@ struct Wire {
     void say_eof() { reading.push_back({StreamEvent::Kind::eof, {}}); }
     /// What a flush will cause, by default nothing: blocked, drained or connected.
     void cause(StreamEvent::Kind kind) { writing.push_back({kind, {}}); }
-    /// Behind what was said, the connection ends with this cause (zero: clean).
+    /// Behind what was said, the connection ends with this cause (zero: clean). Without this it
+    /// ends cleanly when eof was told and the service has closed its half.
     void end_with(std::error_code cause = {}) { end = cause; }
 
     /// What the transport took and gave to the wire, in order.
@@ -77,23 +78,31 @@ class ScriptedTransport {
     }
 
     [[nodiscard]] int fd() const noexcept { return fd_; }
-    [[nodiscard]] Interest interest() const noexcept { return {!ended(), !unsent_.empty()}; }
+    [[nodiscard]] Interest interest() const noexcept {
+        return {!over_ && !heard_out_, !unsent_.empty()};
+    }
     [[nodiscard]] std::optional<Event> handle_io(Io io) {
         auto& events = io == Io::read ? wire_->reading : wire_->writing;
         if (events.empty()) {
+            over_ = over_ || (io == Io::read && wire_->end);
             return std::nullopt;
         }
         said_ = std::move(events.front());
         events.pop_front();
+        heard_out_ = heard_out_ || said_.kind == StreamEvent::Kind::eof;
         return said_.kind == StreamEvent::Kind::data ? Event(bytes_of(said_.text))
                                                      : Event(said_.kind);
     }
     [[nodiscard]] std::optional<std::error_code> ended() const noexcept {
-        return wire_->reading.empty() ? wire_->end : std::nullopt;
+        if (over_) {
+            return wire_->end;
+        }
+        return heard_out_ && wire_->closed_write ? std::optional<std::error_code>(std::in_place)
+                                                 : std::nullopt;
     }
 
     [[nodiscard]] WriteStatus write_atomic(std::span<const std::byte> bytes) {
-        if (closing_ || ended()) {
+        if (closing_ || over_) {
             return WriteStatus::ended;
         }
         if (bytes.size() > wire_->cap - std::min(wire_->cap, unsent_.size())) {
@@ -103,7 +112,7 @@ class ScriptedTransport {
         return WriteStatus::accepted;
     }
     [[nodiscard]] bool is_ready_to_write() const noexcept {
-        return !closing_ && !ended() && unsent_.size() < wire_->cap;
+        return !closing_ && !over_ && unsent_.size() < wire_->cap;
     }
     void flush() {
         const std::size_t size = std::min(unsent_.size(), wire_->takes);
@@ -124,6 +133,8 @@ class ScriptedTransport {
     Wire::Said said_{};
     std::string unsent_;
     bool closing_ = false;
+    bool heard_out_ = false; ///< the eof was told
+    bool over_ = false;      ///< reading has met the end
 };
 
 static_assert(Writable<ScriptedTransport>);
