@@ -201,9 +201,19 @@ struct MinimalKernel {
 struct NamesMinimalKernel {
     using Kernel = MinimalKernel;
 };
-/// A Runtime takes more from the Kernel than its clock: the waker, among others.
+
+/// What a Runtime takes from its Poller's Kernel: the waker, the owner's process, and so on.
+struct RuntimeKernel : MinimalKernel {
+    static int process_id() { return 1; }
+    static void sleep(Duration) {}
+    static void close(int) noexcept {}
+    static os::Result set_non_blocking(int) { return {}; }
+    static os::Result event_fd() { return {}; }
+    static void ring(int) noexcept {}
+};
+
 struct NamesKernel {
-    using Kernel = os::Kernel;
+    using Kernel = RuntimeKernel;
 };
 struct TellsTime {
     Timestamp now() { return {}; }

@@ -12,10 +12,8 @@
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 
-#include <array>
 #include <atomic>
 #include <climits>
-#include <cstring>
 #include <fstream>
 #include <map>
 #include <set>
@@ -44,7 +42,10 @@ struct Rig {
     P poller;
     Fd waker{os::Kernel::event_fd().fd()};
 
-    Rig() { REQUIRE(waker); REQUIRE(!poller.watch_waker(waker.get())); }
+    Rig() {
+        REQUIRE(waker);
+        REQUIRE(!poller.watch_waker(waker.get()));
+    }
 
     void watch(const Fd& fd, unsigned number, Interest interest) {
         REQUIRE(!poller.watch(fd.get(), id_of(number), interest));

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // For the tests of the loop: a service whose callbacks are a test's lambdas, resources without a
-// kernel behind them, and a poller that reports what a test says, with a clock that moves only when
-// the poller waits. What happens is noted in one text, so that an order can be compared as a string.
+// kernel behind them, and a FakePoller with a clock that moves only when it waits. What happens is
+// noted in one text, so that an order can be compared as a string.
 #pragma once
 
 #include <reactor/controller.hpp>
 #include <reactor/runtime.hpp>
+#include <reactor/testing/fake_poller.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <map>
@@ -27,14 +29,10 @@ inline std::string noted;
 inline void note(const std::string& word) { noted += noted.empty() ? word : " " + word; }
 inline std::string take_notes() { return std::exchange(noted, std::string()); }
 
-/// A kernel whose clock stands still; rings are counted.
-struct StillKernel : os::Kernel {
-    inline static Timestamp time{1h};
-    inline static int rings = 0;
+/// The operating system's; the rings of the waker are counted.
+struct RungKernel : os::Kernel {
+    inline static std::atomic<int> rings{0};
 
-    [[nodiscard]] static Timestamp now() noexcept { return time; }
-    static void sleep(Duration span) noexcept { pass(span); }
-    static void pass(Duration span) noexcept { time = saturating_add(time, span); }
     static void ring(int fd) noexcept {
         ++rings;
         os::Kernel::ring(fd);
@@ -46,67 +44,43 @@ struct WaitsForEver : std::logic_error {
     WaitsForEver() : std::logic_error("the loop would wait for ever") {}
 };
 
-/// Reports what a test says. A wait with nothing to report lets its timeout pass on the clock.
-class ScriptedPoller {
+/// A FakePoller whose waits let their timeouts pass on the clock, and never hang.
+class ScriptedPoller : public testing::FakePoller {
   public:
-    using Kernel = StillKernel;
+    using Kernel = RungKernel;
 
-    /// The next wait reports this, behind what was said before.
-    void report(ResourceId id, Readiness readiness) { said_.push_back({id, readiness}); }
+    ScriptedPoller() {
+        set_now(Timestamp{1h});
+        jump_to_deadline(true);
+    }
+
+    using FakePoller::report;
     void report_read(ResourceId id) { report(id, {true, false, false, false}); }
 
-    /// Waits with a timeout above zero, and the last timeout.
-    int sleeps = 0;
-    Duration last_timeout{};
-    /// What the poller was told.
-    int watches = 0;
-    int changes = 0;
-    int unwatches = 0;
-    std::map<int, Interest> watched;
-    bool notes_waits = false;
-
-    [[nodiscard]] Timestamp now() noexcept { return Kernel::now(); }
-    [[nodiscard]] std::error_code watch(int fd, ResourceId, Interest interest) {
-        if (!watched.emplace(fd, interest).second) {
-            return {EEXIST, std::system_category()};
-        }
-        ++watches;
-        return {};
+    /// How often it was told to watch, to change and to forget.
+    [[nodiscard]] std::vector<std::ptrdiff_t> told() const {
+        const auto of = [&](testing::PollerCall::Kind kind) {
+            return std::count_if(calls().begin(), calls().end(),
+                                 [&](const auto& call) { return call.kind == kind; });
+        };
+        using Kind = testing::PollerCall::Kind;
+        return {of(Kind::watch), of(Kind::set_interest), of(Kind::unwatch)};
     }
-    [[nodiscard]] std::error_code set_interest(int fd, ResourceId, Interest interest) {
-        ++changes;
-        watched.at(fd) = interest;
-        return {};
-    }
-    void unwatch(int fd, ResourceId) {
-        ++unwatches;
-        watched.erase(fd);
-    }
-    [[nodiscard]] std::error_code watch_waker(int) { return {}; }
     [[nodiscard]] PollResult wait(Duration timeout, std::size_t most) {
-        last_timeout = timeout;
         if (notes_waits) {
-            note("wait");
+            scripted::note("wait");
         }
-        batch_.clear();
-        while (!said_.empty() && batch_.size() < most) {
-            batch_.push_back(said_.front());
-            said_.pop_front();
+        sleeps += timeout > Duration::zero() ? 1 : 0;
+        const PollResult result = FakePoller::wait(timeout, most);
+        if (result.count == 0 && !result.error && timeout == Duration::max()) {
+            throw WaitsForEver();
         }
-        if (timeout > Duration::zero()) {
-            ++sleeps;
-            if (batch_.empty() && timeout == Duration::max()) {
-                throw WaitsForEver();
-            }
-            Kernel::pass(batch_.empty() ? timeout : Duration::zero());
-        }
-        return {batch_.size(), {}};
+        return result;
     }
-    [[nodiscard]] PollEvent event(std::size_t index) const { return batch_[index]; }
 
-  private:
-    std::deque<PollEvent> said_;
-    std::vector<PollEvent> batch_;
+    /// Waits with a timeout above zero.
+    int sleeps = 0;
+    bool notes_waits = false;
 };
 
 /// Counts the objects that stand for something: moved-from ones do not.
@@ -429,7 +403,7 @@ struct World {
     /// A turn that may wait an hour: the timeout that the poller was given.
     Duration timeout_of_turn() {
         runtime.turn(1h);
-        return poller().last_timeout;
+        return poller().last_timeout();
     }
     [[nodiscard]] ScriptedPoller& poller() { return runtime.poller(); }
 

@@ -203,21 +203,26 @@ struct ExplainCallbacks {
                   "Transport::Event, Actions&)");
     static_assert(answers_command<S>, "the service names a Command, so it must have a public void "
                                       "handle_command(Command, Actions&)");
-    static_assert(answers_start<S>,
-                  "the service's handle_start must read: void handle_start(Actions&)");
-    static_assert(answers_tick<S>, "the service's tick must read: void tick(Actions&)");
-    static_assert(answers_timer<S>,
-                  "the service's handle_timer must read: void handle_timer(TimerId, Actions&)");
-    static_assert(answers_registered<S>, "the service's handle_registered must read: void "
-                                         "handle_registered(ResourceId, Role, int fd, Actions&)");
-    static_assert(answers_error<S>,
-                  "the service's handle_error must read: void handle_error(Error, Actions&)");
-    static_assert(takes_listener<S>, "the service's handover_listener must read: void "
-                                     "handover_listener(ResourceId, Listener, Actions&)");
-    static_assert(takes_transport<S>, "the service's handover_transport must read: void "
-                                      "handover_transport(ResourceId, Transport, Actions&)");
-    static_assert(drain_is_well_formed<S>, "the service's handle_drain must read: void "
-                                           "handle_drain(Timestamp deadline, Actions&)");
+    static_assert(answers_start<S>, "the service's handle_start must be public and read: void "
+                                    "handle_start(Actions&)");
+    static_assert(answers_tick<S>,
+                  "the service's tick must be public and read: void tick(Actions&)");
+    static_assert(answers_timer<S>, "the service's handle_timer must be public and read: void "
+                                    "handle_timer(TimerId, Actions&)");
+    static_assert(answers_registered<S>,
+                  "the service's handle_registered must be public and read: void "
+                  "handle_registered(ResourceId, Role, int fd, Actions&)");
+    static_assert(answers_error<S>, "the service's handle_error must be public and read: void "
+                                    "handle_error(Error, Actions&)");
+    static_assert(takes_listener<S>,
+                  "the service's handover_listener must be public and read: void "
+                  "handover_listener(ResourceId, Listener, Actions&)");
+    static_assert(takes_transport<S>,
+                  "the service's handover_transport must be public and read: void "
+                  "handover_transport(ResourceId, Transport, Actions&)");
+    static_assert(drain_is_well_formed<S>,
+                  "the service's handle_drain must be public and read: void "
+                  "handle_drain(Timestamp deadline, Actions&)");
     static constexpr bool explained = true;
 };
 
@@ -227,11 +232,11 @@ struct ExplainHandler {
     static_assert(is_complete<S>, "the service is not complete here: define it before the Runtime "
                                   "or Reactor that runs it");
     static_assert(!is_complete<S> || requires { typename S::Listener; },
-                  "the service must name a type Listener: derive it from Service<Listener, "
-                  "Transport>");
+                  "the service must name a type Listener: derive it publicly from "
+                  "Service<Listener, Transport>");
     static_assert(!is_complete<S> || requires { typename S::Transport; },
-                  "the service must name a type Transport: derive it from Service<Listener, "
-                  "Transport>");
+                  "the service must name a type Transport: derive it publicly from "
+                  "Service<Listener, Transport>");
     static_assert(listener_explained<S>());
     static_assert(transport_explained<S>());
     static_assert(!is_complete<S> || names_command<S>,

@@ -114,17 +114,18 @@ namespace detail {
 template <class P>
 struct ExplainPoller {
     static_assert(names_kernel<P>, "a Poller must name its Kernel, with: static Timestamp now()");
-    static_assert(tells_time<P>, "a Poller must have: Timestamp now()");
-    static_assert(watches<P>,
-                  "a Poller must have: std::error_code watch(int fd, ResourceId, Interest)");
-    static_assert(sets_interest<P>,
-                  "a Poller must have: std::error_code set_interest(int fd, ResourceId, Interest)");
-    static_assert(unwatches<P>, "a Poller must have: void unwatch(int fd, ResourceId)");
-    static_assert(watches_waker<P>, "a Poller must have: std::error_code watch_waker(int fd)");
-    static_assert(waits<P>,
-                  "a Poller must have: PollResult wait(Duration timeout, std::size_t most)");
+    static_assert(tells_time<P>, "a Poller must have a public Timestamp now()");
+    static_assert(watches<P>, "a Poller must have a public std::error_code watch(int fd, "
+                              "ResourceId, Interest)");
+    static_assert(sets_interest<P>, "a Poller must have a public std::error_code set_interest(int "
+                                    "fd, ResourceId, Interest)");
+    static_assert(unwatches<P>, "a Poller must have a public void unwatch(int fd, ResourceId)");
+    static_assert(watches_waker<P>,
+                  "a Poller must have a public std::error_code watch_waker(int fd)");
+    static_assert(waits<P>, "a Poller must have a public PollResult wait(Duration timeout, "
+                            "std::size_t most)");
     static_assert(gives_events<P>,
-                  "a Poller must have: PollEvent event(std::size_t index) const");
+                  "a Poller must have a public PollEvent event(std::size_t index) const");
     static constexpr bool explained = true;
 };
 

@@ -129,8 +129,9 @@ concept shares_buffers = requires(W& w, const Buffer& buffer) {
 ///   again while it yields, within the budgets of Options. Never blocks, never closes `fd()`.
 ///
 /// Optional powers:
-/// - `std::optional<std::error_code> ended() const`: asked when `handle_io` yielded nothing; a value
-///   is the end of this resource, with its cause (zero: clean). It leaves the reactor then.
+/// - `std::optional<std::error_code> ended() const`: asked when `handle_io` yielded nothing, and at
+///   the end of each turn that touched it; a value is the end of this resource, with its cause
+///   (zero: clean). It leaves the reactor then.
 /// - `std::error_code trouble()`: asked then too; a cause is told to `handle_error` and is no end.
 ///   It must be told once: asked again it answers zero.
 /// - `std::optional<Timestamp> deadline() const`, `void handle_deadline()`: the next moment at which
@@ -173,10 +174,11 @@ struct ExplainResource {
     static_assert(owned_by_value<R>, "a Resource must be an object type with noexcept move "
                                      "construction: the runtime owns it by value");
     static_assert(names_event<R>, "a Resource must name a movable type Event: what it yields");
-    static_assert(answers_fd<R>, "a Resource must have: int fd() const");
-    static_assert(answers_interest<R>, "a Resource must have: Interest interest() const");
-    static_assert(handles_io<R>, "a Resource must have: std::optional<Event> handle_io(Io), or with "
-                                 "a second parameter std::span<std::byte> scratch");
+    static_assert(answers_fd<R>, "a Resource must have a public int fd() const");
+    static_assert(answers_interest<R>, "a Resource must have a public Interest interest() const");
+    static_assert(handles_io<R>, "a Resource must have a public std::optional<Event> "
+                                 "handle_io(Io), or with a second parameter std::span<std::byte> "
+                                 "scratch");
     static_assert(end_is_well_formed<R>, "the optional power of a Resource must read: "
                                          "std::optional<std::error_code> ended() const");
     static_assert(trouble_is_well_formed<R>,
@@ -190,13 +192,13 @@ struct ExplainResource {
 /// Instantiated where a Writable was wanted and W is none.
 template <class W>
 struct ExplainWritable : ExplainResource<W> {
-    static_assert(writes_atomically<W>,
-                  "a Writable must have: WriteStatus write_atomic(std::span<const std::byte>)");
+    static_assert(writes_atomically<W>, "a Writable must have a public WriteStatus "
+                                        "write_atomic(std::span<const std::byte>)");
     static_assert(tells_readiness_to_write<W>,
-                  "a Writable must have: bool is_ready_to_write() const");
-    static_assert(flushes<W>, "a Writable must have: void flush()");
-    static_assert(closes_write<W>, "a Writable must have: void close_write()");
-    static_assert(counts_unsent<W>, "a Writable must have: std::size_t unsent() const");
+                  "a Writable must have a public bool is_ready_to_write() const");
+    static_assert(flushes<W>, "a Writable must have a public void flush()");
+    static_assert(closes_write<W>, "a Writable must have a public void close_write()");
+    static_assert(counts_unsent<W>, "a Writable must have a public std::size_t unsent() const");
 };
 
 } // namespace detail

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Poller must have: PollEvent event(std::size_t index) const
+// expect: a Poller must have a public PollEvent event(std::size_t index) const
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

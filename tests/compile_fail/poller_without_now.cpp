@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Poller must have: Timestamp now()
+// expect: a Poller must have a public Timestamp now()
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Poller must have: void unwatch(int fd, ResourceId)
+// expect: a Poller must have a public void unwatch(int fd, ResourceId)
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

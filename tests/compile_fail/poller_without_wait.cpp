@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Poller must have: PollResult wait(Duration timeout, std::size_t most)
+// expect: a Poller must have a public PollResult wait(Duration timeout, std::size_t most)
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Poller must have: std::error_code watch(int fd, ResourceId, Interest)
+// expect: a Poller must have a public std::error_code watch(int fd, ResourceId, Interest)
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Poller must have: std::error_code watch_waker(int fd)
+// expect: a Poller must have a public std::error_code watch_waker(int fd)
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Resource must have: int fd() const
+// expect: a Resource must have a public int fd() const
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

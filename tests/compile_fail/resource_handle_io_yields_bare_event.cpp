@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Resource must have: std::optional<Event> handle_io(Io), or with a second parameter
+// expect: a Resource must have a public std::optional<Event> handle_io(Io), or with a second
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Resource must have: Interest interest() const
+// expect: a Resource must have a public Interest interest() const
 // The fact in place of the wish: they are two types to keep them apart.
 #include "../archetypes.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Resource must have: Interest interest() const
+// expect: a Resource must have a public Interest interest() const
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: the service's handle_drain must read: void handle_drain(Timestamp deadline, Actions&)
+// expect: the service's handle_drain must be public and read: void handle_drain(Timestamp deadline,
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

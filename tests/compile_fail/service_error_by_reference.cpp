@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: the service's handle_error must read: void handle_error(Error, Actions&)
+// expect: the service's handle_error must be public and read: void handle_error(Error, Actions&)
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: the service's handover_listener must read: void handover_listener(ResourceId, Listener,
+// expect: the service's handover_listener must be public and read: void
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: the service's handover_transport must read: void handover_transport(ResourceId,
+// expect: the service's handover_transport must be public and read: void
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: the service's handle_registered must read: void handle_registered(ResourceId, Role, int
+// expect: the service's handle_registered must be public and read: void
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: the service's handle_start must read: void handle_start(Actions&)
+// expect: the service's handle_start must be public and read: void handle_start(Actions&)
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

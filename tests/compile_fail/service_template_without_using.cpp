@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // expect-gcc: 'Actions' has not been declared
 // expect-clang: unknown type name 'Actions'
-#include "../archetypes.hpp"
-
+// The base depends on a parameter: `using typename Chat::Service::Actions;` is what is missing.
+#include <reactor/net/tcp.hpp>
 #include <reactor/runtime.hpp>
 
-using namespace archetypes;
+using namespace reactor;
 
 template <class Kernel = os::Kernel>
-struct Served : Service<MinimalResource, MinimalWritable> {
-    void handle_listener_event(ResourceId, archetypes::Event, Actions&) {}
+struct Chat : Service<BasicTcpListener<Kernel>, BasicTcpStream<Kernel>> {
+    void handle_transport_event(ResourceId, StreamEvent, Actions&) {}
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: the service's tick must read: void tick(Actions&)
+// expect: the service's tick must be public and read: void tick(Actions&)
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: the service's handle_timer must read: void handle_timer(TimerId, Actions&)
+// expect: the service's handle_timer must be public and read: void handle_timer(TimerId, Actions&)
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Resource must have: int fd() const
+// expect: a Resource must have a public int fd() const
 // What it lacks as a Resource comes first.
 #include "../archetypes.hpp"
 

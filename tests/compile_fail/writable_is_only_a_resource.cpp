@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Writable must have: WriteStatus write_atomic(std::span<const std::byte>)
+// expect: a Writable must have a public WriteStatus write_atomic(std::span<const std::byte>)
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

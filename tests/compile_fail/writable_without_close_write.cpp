@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Writable must have: void close_write()
+// expect: a Writable must have a public void close_write()
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Writable must have: bool is_ready_to_write() const
+// expect: a Writable must have a public bool is_ready_to_write() const
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect: a Writable must have: std::size_t unsent() const
+// expect: a Writable must have a public std::size_t unsent() const
 #include "../archetypes.hpp"
 
 #include <reactor/runtime.hpp>

@@ -464,6 +464,8 @@ class Dispatcher {
             if (!pump<Io::write>(registry, slot, slot.id)) [[unlikely]] {
                 return;
             }
+        } else if (!settle(registry, slot)) {
+            return;
         }
         if (own.wanted(slot) != slot.armed) [[unlikely]] {
             if (const std::error_code error = own.renew_interest(slot)) {

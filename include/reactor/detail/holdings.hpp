@@ -215,7 +215,7 @@ class Holdings final : public Desk<Listener, Transport> {
             poller.unwatch(slot.resource.fd(), slot.id);
         }
         if constexpr (has_deadline<R>) {
-            lazy_timers -= wheel.cancel(slot.lazy.timer) ? 1 : 0;
+            lazy_timers -= wheel.cancel(slot.lazy.timer) ? 1U : 0U;
         }
         if (slot.hole) {
             --holes;
