@@ -17,7 +17,19 @@ namespace test {
 using namespace reactor;
 
 /// The calls that can go wrong.
-enum class Call { read, recv, write, send, accept, shutdown_write, set_option, option, bind, last };
+enum class Call {
+    read,
+    recv,
+    write,
+    send,
+    accept,
+    shutdown_write,
+    set_option,
+    option,
+    bind,
+    watch, ///< of a poller that begins to watch a descriptor
+    last,
+};
 
 /// What one call answers: `error`, with nothing done, or as the kernel does for `most` bytes.
 struct Fault {
@@ -133,6 +145,19 @@ struct FaultyKernel : os::Kernel {
     static Result bind(int fd, const sockaddr* address, socklen_t size) noexcept {
         const Fault fault = Faults::next(Call::bind);
         return fault.error != 0 ? failed(fault) : Real::bind(fd, address, size);
+    }
+
+    static Result epoll_control(int epoll, int operation, int fd, std::uint32_t events,
+                                std::uint64_t data) noexcept {
+        const Fault fault = operation == EPOLL_CTL_ADD ? Faults::next(Call::watch) : Fault{};
+        return fault.error != 0 ? failed(fault)
+                                : Real::epoll_control(epoll, operation, fd, events, data);
+    }
+    /// A look at one descriptor, without a wait, is how a PollPoller begins to watch it.
+    static Result poll(std::span<pollfd> fds, Duration timeout) noexcept {
+        const bool probes = fds.size() == 1 && timeout == Duration::zero();
+        const Fault fault = probes ? Faults::next(Call::watch) : Fault{};
+        return fault.error != 0 ? failed(fault) : Real::poll(fds, timeout);
     }
 
   private:

@@ -84,21 +84,35 @@ Doorbell eventfd_bell() {
     return {::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), ring_eventfd, close_eventfd};
 }
 
-// Sleeps as a loop does. False if nobody rang.
+// So that a test that goes wrong ends: its consumer gives up, and then its senders do.
+std::atomic<bool> given_up{false};
+
+class Patience {
+  public:
+    Patience() { given_up.store(false); }
+    bool lasts() {
+        if (std::chrono::steady_clock::now() > end_)
+            given_up.store(true);
+        return !given_up.load();
+    }
+
+  private:
+    std::chrono::steady_clock::time_point end_ =
+        std::chrono::steady_clock::now() + std::chrono::milliseconds{lost_ms};
+};
+
+// Sleeps as a loop does, and gives up if nobody rings.
 template <class Message>
-bool sleep_if_allowed(Mailbox<Message>& mailbox, std::uint64_t& sleeps) {
-    bool rung = true;
+void sleep_if_allowed(Mailbox<Message>& mailbox, std::uint64_t& sleeps) {
     if (mailbox.prepare_sleep()) {
         ++sleeps;
         pollfd entry{mailbox.bell_fd(), POLLIN, 0};
-        const int ready = ::poll(&entry, 1, lost_ms);
-        rung = ready != 0; // a signal may have ended it: -1
+        const int ready = ::poll(&entry, 1, lost_ms); // -1: a signal ended it
         std::uint64_t count = 0;
-        if (ready == 1)
-            rung = ::read(mailbox.bell_fd(), &count, sizeof count) == sizeof count;
+        if (ready == 0 || (ready == 1 && ::read(entry.fd, &count, sizeof count) < 0))
+            given_up.store(true);
     }
     mailbox.awake();
-    return rung;
 }
 
 template <class Message>
@@ -109,6 +123,12 @@ std::size_t send_until_full(Mailbox<Message>& mailbox, Message (*make)(std::size
         if (mailbox.send(std::move(message)) != SendStatus::accepted)
             return accepted;
     }
+}
+
+template <class Message>
+void insist(Mailbox<Message>& mailbox, Message message) {
+    while (mailbox.send(std::move(message)) == SendStatus::full && !given_up.load())
+        std::this_thread::yield();
 }
 
 template <class Message>
@@ -180,7 +200,6 @@ struct Ledger {
     std::uint64_t sleeps = 0;
     std::size_t longest_batch = 0;
     bool in_order = true;
-    bool woken = true;
 
     Ledger(std::size_t producers, std::uint32_t each)
         : taken(producers, std::vector<std::uint8_t>(each)), next(producers) {}
@@ -532,22 +551,21 @@ TEST_CASE("8 senders: each message once, in each one's order, one ring a sleep",
     constexpr std::size_t producers = 8;
     constexpr std::uint32_t each = sanitized ? 10'000 : 125'000;
     const std::size_t limit = GENERATE(1'000U, 65'536U);
+    Patience patience;
     Mailbox<Letter> mailbox{limit, eventfd_bell()};
     std::vector<std::thread> threads;
     for (std::uint32_t producer = 0; producer != producers; ++producer)
         threads.emplace_back([&mailbox, producer] {
             for (std::uint32_t number = 0; number != each; ++number)
-                while (mailbox.send(Letter{producer, number}) != SendStatus::accepted)
-                    std::this_thread::yield();
+                insist(mailbox, Letter{producer, number});
         });
     Ledger ledger{producers, each};
-    while (ledger.total < producers * each && ledger.woken) {
-        ledger.woken = sleep_if_allowed(mailbox, ledger.sleeps);
+    while (ledger.total < producers * each && patience.lasts()) {
+        sleep_if_allowed(mailbox, ledger.sleeps);
         ledger.take_batch(mailbox);
     }
     for (std::thread& thread : threads)
         thread.join();
-    REQUIRE(ledger.woken);
     REQUIRE(ledger.each_exactly_once());
     REQUIRE(ledger.in_order);
     REQUIRE(ledger.longest_batch <= limit);
@@ -559,16 +577,16 @@ TEST_CASE("8 senders: each message once, in each one's order, one ring a sleep",
 TEST_CASE("small limits hold among many senders, and no node is lost", "[mailbox]") {
     constexpr std::uint32_t each = sanitized ? 1'000 : 15'000;
     const std::size_t limit = GENERATE(1U, 2U, 3U, 8U);
+    Patience patience;
     Mailbox<Letter> mailbox{limit, eventfd_bell()};
     std::vector<std::thread> threads;
     for (std::uint32_t producer = 0; producer != 4; ++producer)
         threads.emplace_back([&mailbox, producer] {
             for (std::uint32_t number = 0; number != each; ++number)
-                while (mailbox.send(Letter{producer, number}) != SendStatus::accepted)
-                    std::this_thread::yield();
+                insist(mailbox, Letter{producer, number});
         });
     Ledger ledger{4, each};
-    while (ledger.total < 4 * each) {
+    while (ledger.total < 4 * each && patience.lasts()) {
         const std::uint64_t before = ledger.total;
         ledger.take_batch(mailbox);
         if (ledger.total == before)
@@ -615,6 +633,7 @@ bool close_amid_senders(std::uint64_t close_after, std::size_t limit, Make make,
     std::array<std::uint32_t, producers> next{};
     std::uint64_t taken = 0;
     bool good = true;
+    Patience patience;
     const auto take = [&] {
         consumer->collect();
         while (consumer->has_next()) {
@@ -629,8 +648,8 @@ bool close_amid_senders(std::uint64_t close_after, std::size_t limit, Make make,
         }
     };
     std::uint64_t sleeps = 0;
-    while (taken < close_after && good) {
-        good = sleep_if_allowed(*consumer, sleeps);
+    while (taken < close_after && good && patience.lasts()) {
+        sleep_if_allowed(*consumer, sleeps);
         take();
     }
     consumer->close();
@@ -638,7 +657,7 @@ bool close_amid_senders(std::uint64_t close_after, std::size_t limit, Make make,
     consumer.reset();
     for (std::thread& thread : threads)
         thread.join();
-    return good && next == accepted && closes.load() == 1 &&
+    return good && patience.lasts() && next == accepted && closes.load() == 1 &&
            std::all_of(kept.begin(), kept.end(), [](bool one) { return one; });
 }
 
@@ -678,8 +697,9 @@ TEST_CASE("close amid senders of what cannot be assigned", "[mailbox]") {
 }
 
 TEST_CASE("where the limit cannot be met no sender hears full", "[mailbox]") {
-    constexpr std::uint32_t each = sanitized ? 2'000 : 40'000;
+    constexpr std::uint32_t each = sanitized ? 2'000 : 15'000;
     const std::uint32_t producers = GENERATE(1U, 2U, 4U); // one message out at a time for each
+    Patience patience;
     Mailbox<Letter> mailbox{producers, eventfd_bell()};
     std::array<std::atomic<std::uint32_t>, 4> taken{};
     std::atomic<std::uint64_t> refused{0};
@@ -687,14 +707,16 @@ TEST_CASE("where the limit cannot be met no sender hears full", "[mailbox]") {
     for (std::uint32_t producer = 0; producer != producers; ++producer)
         threads.emplace_back([&, producer] {
             for (std::uint32_t number = 0; number != each; ++number) {
-                while (mailbox.send(Letter{producer, number}) != SendStatus::accepted)
+                while (mailbox.send(Letter{producer, number}) != SendStatus::accepted &&
+                       !given_up.load())
                     refused.fetch_add(1);
-                while (taken[producer].load(std::memory_order_acquire) == number)
+                while (taken[producer].load(std::memory_order_acquire) == number &&
+                       !given_up.load())
                     std::this_thread::yield();
             }
         });
     std::uint64_t total = 0;
-    while (total != std::uint64_t{producers} * each) {
+    while (total != std::uint64_t{producers} * each && patience.lasts()) {
         mailbox.collect();
         if (!mailbox.has_next())
             std::this_thread::yield();
@@ -703,6 +725,7 @@ TEST_CASE("where the limit cannot be met no sender hears full", "[mailbox]") {
     }
     for (std::thread& thread : threads)
         thread.join();
+    REQUIRE(total == std::uint64_t{producers} * each);
     REQUIRE(refused.load() == 0);
 }
 
@@ -710,6 +733,7 @@ TEST_CASE("moves that throw among senders lose no message and no node", "[mailbo
     constexpr int each = sanitized ? 1'000 : 12'000;
     const std::size_t limit = GENERATE(1U, 5U, 100U);
     {
+        Patience patience;
         Mailbox<Volatile> mailbox{limit, eventfd_bell()};
         std::array<std::uint64_t, 4> sums{};
         std::array<bool, 4> whole{true, true, true, true};
@@ -719,7 +743,8 @@ TEST_CASE("moves that throw among senders lose no message and no node", "[mailbo
             threads.emplace_back([&, producer] {
                 for (int number = 0; number != each; ++number) {
                     Volatile message{number};
-                    for (SendStatus status = SendStatus::full; status != SendStatus::accepted;) {
+                    for (SendStatus status = SendStatus::full;
+                         status != SendStatus::accepted && !given_up.load();) {
                         Volatile::moves_left = number % 3 == 0 ? 0 : -1;
                         try {
                             status = mailbox.send(std::move(message));
@@ -738,9 +763,8 @@ TEST_CASE("moves that throw among senders lose no message and no node", "[mailbo
             });
         std::uint64_t sum = 0;
         std::uint64_t sleeps = 0;
-        bool woken = true;
-        for (bool more = true; more && woken;) {
-            woken = sleep_if_allowed(mailbox, sleeps);
+        for (bool more = true; more && patience.lasts();) {
+            sleep_if_allowed(mailbox, sleeps);
             more = sending.load() != 0;
             mailbox.collect();
             while (mailbox.has_next())
@@ -748,7 +772,7 @@ TEST_CASE("moves that throw among senders lose no message and no node", "[mailbo
         }
         for (std::thread& thread : threads)
             thread.join();
-        REQUIRE(woken);
+        REQUIRE(patience.lasts());
         REQUIRE(whole == std::array<bool, 4>{true, true, true, true});
         REQUIRE(sum == std::accumulate(sums.begin(), sums.end(), std::uint64_t{0}));
         const auto make = +[](std::size_t number) { return Volatile{static_cast<int>(number)}; };
@@ -762,46 +786,42 @@ TEST_CASE("moves that throw among senders lose no message and no node", "[mailbo
 
 TEST_CASE("no wake is lost: a consumer that always sleeps hears every message", "[mailbox]") {
     constexpr std::uint32_t rounds = sanitized ? 3'000 : 30'000;
+    Patience patience;
     Mailbox<std::uint32_t> mailbox{1, eventfd_bell()};
     std::atomic<std::uint32_t> answered{0};
-    std::atomic<bool> stop{false};
     std::thread sender{[&] {
-        for (std::uint32_t number = 1; number <= rounds && !stop.load(); ++number) {
+        for (std::uint32_t number = 1; number <= rounds; ++number) {
             for (std::uint32_t pause = number % 97; pause != 0; --pause)
                 (void)answered.load();
-            while (mailbox.send(std::uint32_t{number}) != SendStatus::accepted && !stop.load())
-                std::this_thread::yield();
+            insist(mailbox, std::uint32_t{number});
         }
     }};
     std::uint64_t sleeps = 0;
-    bool woken = true;
     bool in_order = true;
-    while (answered.load() != rounds && woken) {
-        woken = sleep_if_allowed(mailbox, sleeps);
+    while (answered.load() != rounds && patience.lasts()) {
+        sleep_if_allowed(mailbox, sleeps);
         mailbox.collect();
         while (mailbox.has_next())
             in_order = mailbox.take_next() == answered.fetch_add(1) + 1 && in_order;
     }
-    stop.store(true);
     sender.join();
-    REQUIRE(woken);
+    REQUIRE(patience.lasts());
     REQUIRE(in_order);
     REQUIRE(static_cast<std::uint64_t>(rings.load()) <= sleeps);
 }
 
 TEST_CASE("a sleep that ends by itself beside senders forgets nothing", "[mailbox]") {
-    constexpr std::uint32_t each = sanitized ? 20'000 : 200'000;
+    constexpr std::uint32_t each = sanitized ? 20'000 : 100'000;
+    Patience patience;
     Mailbox<Letter> mailbox{1'000, eventfd_bell()};
     std::vector<std::thread> threads;
     for (std::uint32_t producer = 0; producer != 2; ++producer)
         threads.emplace_back([&mailbox, producer] {
             for (std::uint32_t number = 0; number != each; ++number)
-                while (mailbox.send(Letter{producer, number}) != SendStatus::accepted)
-                    std::this_thread::yield();
+                insist(mailbox, Letter{producer, number});
         });
     Ledger ledger{2, each};
-    const auto give_up = std::chrono::steady_clock::now() + std::chrono::milliseconds{lost_ms};
-    while (ledger.total < 2 * each && std::chrono::steady_clock::now() < give_up) {
+    while (ledger.total < 2 * each && patience.lasts()) {
         if (mailbox.prepare_sleep())
             ++ledger.sleeps; // and its time is already over
         mailbox.awake();
@@ -816,28 +836,26 @@ TEST_CASE("a sleep that ends by itself beside senders forgets nothing", "[mailbo
 
 TEST_CASE("no wake is lost: what was written before wake is seen after it", "[mailbox]") {
     constexpr int rounds = sanitized ? 3'000 : 30'000;
+    Patience patience;
     Mailbox<int> mailbox{1, eventfd_bell()};
     int written = 0; // not atomic: wake and collect are what orders it
     std::atomic<int> seen{0};
-    std::atomic<bool> stop{false};
     std::thread waker{[&] {
-        for (int number = 1; number <= rounds && !stop.load(); ++number) {
+        for (int number = 1; number <= rounds; ++number) {
             written = number;
             mailbox.wake();
-            while (seen.load() != number && !stop.load())
+            while (seen.load() != number && !given_up.load())
                 std::this_thread::yield();
         }
     }};
     std::uint64_t sleeps = 0;
-    bool woken = true;
-    while (seen.load() != rounds && woken) {
-        woken = sleep_if_allowed(mailbox, sleeps);
+    while (seen.load() != rounds && patience.lasts()) {
+        sleep_if_allowed(mailbox, sleeps);
         if (mailbox.collect())
             seen.store(written);
     }
-    stop.store(true);
     waker.join();
-    REQUIRE(woken);
+    REQUIRE(patience.lasts());
     REQUIRE(static_cast<std::uint64_t>(rings.load()) <= sleeps);
 }
 
@@ -891,13 +909,13 @@ TEST_CASE("wake from a signal handler ends a sleep and keeps errno", "[mailbox]"
 
 TEST_CASE("wake from handlers that interrupt senders and consumer breaks neither", "[mailbox]") {
     constexpr int messages = sanitized ? 20'000 : 300'000;
+    Patience patience;
     Mailbox<int> mailbox{64, eventfd_bell()};
     const WakeOnSignal handler{mailbox};
     std::atomic<bool> done{false};
     std::thread sender{[&] {
         for (int number = 0; number != messages; ++number)
-            while (mailbox.send(int{number}) != SendStatus::accepted)
-                std::this_thread::yield();
+            insist(mailbox, int{number});
         while (!done.load())
             std::this_thread::yield();
     }};
@@ -910,10 +928,9 @@ TEST_CASE("wake from handlers that interrupt senders and consumer breaks neither
     }};
     std::uint64_t sleeps = 0;
     int expected = 0;
-    bool woken = true;
     bool in_order = true;
-    while (expected != messages && woken) {
-        woken = sleep_if_allowed(mailbox, sleeps);
+    while (expected != messages && patience.lasts()) {
+        sleep_if_allowed(mailbox, sleeps);
         mailbox.collect();
         while (mailbox.has_next())
             in_order = mailbox.take_next() == expected++ && in_order;
@@ -921,7 +938,7 @@ TEST_CASE("wake from handlers that interrupt senders and consumer breaks neither
     done.store(true);
     troubler.join();
     sender.join();
-    REQUIRE(woken);
+    REQUIRE(patience.lasts());
     REQUIRE(in_order);
     REQUIRE(static_cast<std::uint64_t>(rings.load()) <= sleeps);
 }

@@ -303,7 +303,7 @@ struct Watched {
     /// Turns until this is so; false: it will never be.
     template <class Condition>
     bool until(Condition condition) {
-        for (int turns = 0; turns < 20'000; ++turns) {
+        for (int turns = 0; turns < 10'000; ++turns) {
             if (condition()) {
                 return true;
             }

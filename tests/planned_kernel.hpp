@@ -52,8 +52,8 @@ struct PlannedKernel : reactor::os::Kernel {
     static inline thread_local CallSite precise;     // epoll_pwait2: nanoseconds
     static inline thread_local CallSite polling;     // ppoll
     static inline thread_local CallSite sleeping;    // rests of the loop: counted, not slept
-    static inline thread_local int milliseconds = 0; // the last that epoll_pwait was asked for
-    static inline thread_local Duration timeout{};   // the last that the other two were
+    static inline thread_local int milliseconds = 0; // what epoll_pwait was last asked for
+    static inline thread_local Duration timeout{};   // what any kind of wait was last asked for
     static inline thread_local Duration slept{};     // all rests together
 
     /// No plans, all counters zero.
@@ -92,6 +92,7 @@ struct PlannedKernel : reactor::os::Kernel {
     }
     static Result epoll_wait(int epoll, std::span<epoll_event> into, int longest) noexcept {
         milliseconds = longest;
+        timeout = longest < 0 ? Duration::max() : std::chrono::milliseconds{longest};
         const int error = waiting.arrive();
         return error != 0 ? Result{0, error} : Base::epoll_wait(epoll, into, longest);
     }

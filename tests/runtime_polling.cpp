@@ -474,13 +474,36 @@ TEST_CASE("an outer loop hears of a command through the descriptor, and of work 
     write_to(pair.theirs, "x");
     CHECK(is_readable(loop.runtime.fd()));
     loop.turns(2);
+}
 
-    // Always ready: the next turn would not wait.
-    Fd null = opened("/dev/null", O_WRONLY);
-    const ResourceId sink = loop.add(std::move(null));
+TEST_CASE("an outer loop that asks how long to wait misses nothing that is always ready",
+          "[runtime]") {
+    Loop<EpollPoller> loop;
     loop.turns(2);
-    CHECK(!is_readable(loop.runtime.fd())); // it wishes for nothing
-    loop.remove(sink);
+    Fd file = memory_file();
+    write_to(file, "text");
+    REQUIRE(::lseek(file.get(), 0, SEEK_SET) == 0);
+    const ResourceId id = loop.add(std::move(file));
+    for (int n = 0; n < 6 && loop.probe.trace[id] != "text$"; ++n) {
+        CHECK((loop.runtime.until_next() == 0ns || is_readable(loop.runtime.fd())));
+        loop.turn();
+    }
+    CHECK(loop.probe.trace[id] == "text$");
+    loop.turns(2);
+    CHECK(loop.runtime.until_next() == Duration::max());
+}
+
+TEMPLATE_TEST_CASE("a listener that comes between turns is work for the next one", "[runtime]",
+                   EpollPoller, PollPoller) {
+    Runtime<Watcher, TestType> runtime(Watcher{});
+    runtime.turn(0ns);
+    runtime.turn(0ns);
+    CHECK(runtime.until_next() == Duration::max());
+    const ResourceId id = runtime.listen(Watch{bell(1)});
+    CHECK(runtime.until_next() == 0ns);
+    runtime.turn(Duration::max());
+    runtime.turn(0ns);
+    CHECK(runtime.service().events[id] == 1);
 }
 
 // -- one report -----------------------------------------------------------------------------------
@@ -878,6 +901,8 @@ TEMPLATE_TEST_CASE("what can be read when it is registered is read in the next t
     pair.theirs.reset();
     const ResourceId id = loop.add(std::move(pair.ours));
     loop.turn(Duration::max());
+    CHECK(loop.probe.trace[id] == "early");
+    loop.turn(Duration::max());
     CHECK(loop.probe.trace[id] == "early$");
 }
 
@@ -1112,7 +1137,7 @@ TEMPLATE_TEST_CASE("a report of an unknown id is counted, and that is all", "[ru
     const std::uint64_t before = loop.runtime.stale_reports();
     write_to(pair.theirs, "x");
     loop.turns(3);
-    CHECK(loop.runtime.stale_reports() == before + 12);
+    CHECK(loop.runtime.stale_reports() >= before + 3);
     CHECK(loop.probe.trace[id] == "x");
     CHECK(loop.probe.errors.empty());
     loop.runtime.controller().wake();
@@ -1269,11 +1294,10 @@ TEST_CASE("a ghost whose number has a new owner is driven out, and the owner is 
           "[runtime]") {
     const Plans plans;
     HauntedLoop loop;
-    loop.ask([&](ProbeActions& actions) { actions.pause(loop.stays); }); // quiet company
     Pair pair = socket_pair();
     REQUIRE(::dup3(pair.ours.get(), loop.number, O_CLOEXEC) == loop.number); // closes it, too
     pair.ours.reset();
-    // The owner reads what comes; the former one is asked about a descriptor that is silent.
+    // From here on the ghost is reported, and reads from the owner's descriptor, which is silent.
     const ResourceId owner = loop.add(Stream(Fd(loop.number)));
     loop.ask([&](ProbeActions& actions) { actions.unregister_transport(loop.ghost); });
     static_cast<void>(loop.probe.gone.at(loop.ghost).release().release());
@@ -1382,6 +1406,17 @@ TEMPLATE_TEST_CASE("limits of zero do not stop the loop, nor make it spin", "[ru
         }
         CHECK(runtime.service().events[id] == 1);
         CHECK(runtime.until_next() == Duration::max());
+
+        // Zero is no budget without end either.
+        Pair pipe = pipe_pair();
+        write_to(pipe.theirs, std::string(64 * 10, 'x'));
+        const ResourceId busy = runtime.listen(Watch{std::move(pipe.ours)});
+        runtime.turn(0ns);
+        for (int n = 1; n <= 3; ++n) {
+            CHECK(runtime.service().events[busy] <= n);
+            runtime.turn(0ns);
+        }
+        CHECK(runtime.service().events[busy] >= 2);
     }
 }
 
@@ -1407,7 +1442,7 @@ TEMPLATE_TEST_CASE("what a throw at the end of a turn interrupts is done in the 
     REQUIRE(loop.runtime.controller().command(send));
     CHECK_THROWS_AS(loop.turn(), std::runtime_error);
     std::size_t got = 0;
-    for (int n = 0; n < 2'000 && got < much.size(); ++n) {
+    for (int n = 0; n < 300 && got < much.size(); ++n) {
         loop.turn(5ms); // finds the stream writable as often as it is read
         got += all_of(pair.theirs).size();
     }
@@ -1452,6 +1487,174 @@ TEMPLATE_TEST_CASE("a listener that has ended with its last event leaves", "[run
     }
     CHECK(runtime.service().events == 1);
     CHECK(runtime.service().ends == 1);
+}
+
+namespace {
+
+/// A stream that reads ahead: it holds what came in a stock, and yields one byte at a time.
+struct Stocked : Stream {
+    using Stream::Stream;
+
+    std::vector<std::byte> stock;
+    std::size_t yielded = 0;
+
+    std::optional<Event> handle_io(Io io, std::span<std::byte> scratch) {
+        if (io == Io::write) {
+            return Stream::handle_io(io, scratch);
+        }
+        if (yielded == stock.size()) {
+            const std::optional<Event> event = Stream::handle_io(io, scratch);
+            if (!event || event->data() == nullptr) {
+                return event;
+            }
+            stock.assign(event->data()->begin(), event->data()->end());
+            yielded = 0;
+        }
+        return Event(std::span<const std::byte>(stock).subspan(yielded++, 1));
+    }
+};
+
+struct Pieces : Service<NoListener, Stocked> {
+    std::string got;
+    std::string answer;
+    char bad = '\0';
+
+    void handle_transport_event(ResourceId id, Stocked::Event event, Actions& actions) {
+        if (const auto* const bytes = event.data()) {
+            got += text_of(*bytes);
+            if (got.back() == bad) {
+                throw std::runtime_error("bad");
+            }
+            if (!answer.empty()) {
+                actions.send(id, answer);
+            }
+        }
+    }
+};
+
+} // namespace
+
+TEMPLATE_TEST_CASE("what a stream holds in stock comes although its own sends held it back",
+                   "[runtime]", EpollPoller, PollPoller) {
+    Runtime<Pieces, TestType> runtime(Pieces{});
+    runtime.service().answer = std::string(100'000, 'a'); // more than the high watermark
+    Pair pair = socket_pair();
+    REQUIRE(runtime.controller().register_transport(Stocked(std::move(pair.ours))));
+    runtime.turn(0ns);
+    write_to(pair.theirs, "abcd");
+    std::size_t answered = 0;
+    for (int n = 0; n < 20; ++n) {
+        runtime.turn(0ns);
+        answered += all_of(pair.theirs).size();
+    }
+    CHECK(runtime.service().got == "abcd");
+    CHECK(answered == 400'000);
+    CHECK(runtime.until_next() == Duration::max());
+}
+
+TEMPLATE_TEST_CASE("what a stream holds in stock comes although a callback threw", "[runtime]",
+                   EpollPoller, PollPoller) {
+    Runtime<Pieces, TestType> runtime(Pieces{});
+    runtime.service().bad = 'b';
+    Pair pair = socket_pair();
+    REQUIRE(runtime.controller().register_transport(Stocked(std::move(pair.ours))));
+    runtime.turn(0ns);
+    write_to(pair.theirs, "abcd");
+    CHECK_THROWS_AS(runtime.turn(Duration::max()), std::runtime_error);
+    CHECK(runtime.service().got == "ab");
+    for (int n = 0; n < 4; ++n) {
+        runtime.turn(0ns);
+    }
+    CHECK(runtime.service().got == "abcd");
+}
+
+namespace {
+
+/// Greets its transports when a listener ends.
+struct Herald : Service<OneShot, Stream> {
+    int ends = 0;
+    ResourceId stream;
+
+    void handle_listener_event(ResourceId, int, Actions&) {}
+    void handle_transport_event(ResourceId, StreamEvent, Actions&) {}
+    void handle_registered(ResourceId id, Role role, int, Actions& actions) {
+        if (role == Role::transport) {
+            stream = id;
+        } else if (stream) {
+            actions.send(stream, "come ");
+        }
+    }
+    void handle_error(Error error, Actions& actions) {
+        ends += error.is_end() ? 1 : 0;
+        actions.send(stream, "gone");
+    }
+};
+
+} // namespace
+
+TEMPLATE_TEST_CASE("what the end of a turn causes is sent before the loop sleeps", "[runtime]",
+                   EpollPoller, PollPoller) {
+    Runtime<Herald, TestType> runtime(Herald{});
+    Pair pair = socket_pair();
+    REQUIRE(runtime.controller().register_transport(Stream(std::move(pair.ours))));
+    runtime.turn(0ns);
+    runtime.turn(0ns);
+    runtime.listen(OneShot{bell(1)});
+    // Each wait may be endless now: whatever has been asked for must be out before.
+    runtime.turn(Duration::max());
+    while (runtime.until_next() == 0ns) {
+        runtime.turn(Duration::max());
+    }
+    CHECK(runtime.service().ends == 1);
+    CHECK(all_of(pair.theirs) == "come gone");
+}
+
+TEMPLATE_TEST_CASE("what is asked for before the wait is sent before the loop sleeps", "[runtime]",
+                   PlannedEpollPoller, PlannedPollPoller) {
+    const Plans plans;
+    Runtime<Herald, TestType> runtime(Herald{});
+    Pair pair = socket_pair();
+    REQUIRE(runtime.controller().register_transport(Stream(std::move(pair.ours))));
+    runtime.turn(0ns);
+    runtime.turn(0ns);
+    runtime.listen(OneShot{bell()}); // sends as it comes in, and is not ready
+    runtime.turn(3ms);
+    CHECK(PlannedKernel::timeout == 0ns);
+    CHECK(all_of(pair.theirs) == "come ");
+}
+
+namespace {
+
+/// Cannot take anything back.
+struct Refuser : Service<NoListener, Stream> {
+    int refused = 0;
+
+    void handle_transport_event(ResourceId, StreamEvent, Actions&) {}
+    void handover_transport(ResourceId, Stream, Actions&) {
+        ++refused;
+        throw std::runtime_error("no");
+    }
+};
+
+} // namespace
+
+TEMPLATE_TEST_CASE("an end that is thrown out of is work for the next turn, which does not wait",
+                   "[runtime]", EpollPoller, PollPoller) {
+    Runtime<Refuser, TestType> runtime(Refuser{});
+    std::vector<Pair> pairs;
+    for (int n = 0; n < 4; ++n) {
+        pairs.push_back(socket_pair());
+        REQUIRE(runtime.controller().register_transport(Stream(std::move(pairs.back().ours))));
+    }
+    runtime.turn(0ns);
+    runtime.controller().shutdown();
+    for (int n = 1; n <= 4; ++n) {
+        CHECK_THROWS_AS(runtime.turn(Duration::max()), std::runtime_error);
+        CHECK(runtime.service().refused == n);
+        REQUIRE(runtime.until_next() == 0ns); // else the next turn would wait for ever
+    }
+    CHECK(!runtime.turn(Duration::max()));
+    CHECK(runtime.farewell().forced == 4);
 }
 
 // -- fork and exec --------------------------------------------------------------------------------

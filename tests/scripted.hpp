@@ -352,7 +352,6 @@ struct DrainingService : ScriptedService<L, T, C> {
 
 using ToyAnswers = Answers<Toy, Toy, int>;
 using ToyActions = ToyAnswers::Actions;
-using ToyRuntime = Runtime<ScriptedService<>, ScriptedPoller>;
 
 /// Registers a toy under its wire's name.
 inline ResourceId add_transport(ToyAnswers& answers, ToyActions& actions, Wire& wire) {
@@ -371,8 +370,9 @@ inline ResourceId add_listener(ToyAnswers& answers, ToyActions& actions, Wire& w
 }
 
 /// A runtime of toys, run turn by turn.
-struct World {
-    explicit World(const Options& options = {}) : runtime(ScriptedService<>(answers), options) {
+template <class S>
+struct BasicWorld {
+    explicit BasicWorld(const Options& options = {}) : runtime(S(answers), options) {
         noted.clear();
     }
 
@@ -409,7 +409,10 @@ struct World {
 
     ToyAnswers answers;
     Wires wires;
-    ToyRuntime runtime;
+    Runtime<S, ScriptedPoller> runtime;
 };
+
+using World = BasicWorld<ScriptedService<>>;
+using DrainingWorld = BasicWorld<DrainingService<>>;
 
 } // namespace scripted

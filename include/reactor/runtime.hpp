@@ -426,7 +426,8 @@ class Runtime<S, P> {
         drain_deadline_ = dispatcher_.draining ? std::min(drain_deadline_, deadline) : deadline;
         if (!dispatcher_.draining) {
             drain_timer_ = own_.wheel.set(drain_deadline_, Duration::zero(), own_.drain_tag);
-            ++own_.lazy_timers;
+            own_.lazy_timers += drain_timer_ ? 1U : 0U;
+            dispatcher_.stopping = !drain_timer_; // no memory to wait with: forced now
             dispatcher_.draining = true;
         } else {
             own_.wheel.reset(drain_timer_, drain_deadline_);

@@ -176,6 +176,9 @@ class Holdings final : public Desk<Listener, Transport> {
             }
             if (!slot.lazy.timer || !wheel.reset(slot.lazy.timer, *deadline)) {
                 slot.lazy.timer = wheel.set(*deadline, Duration::zero(), slot.id.value());
+                if (!slot.lazy.timer) {
+                    return leave_over(slot); // no memory: tried again in the next turn
+                }
                 ++lazy_timers;
             }
             slot.lazy.set_for = *deadline;
