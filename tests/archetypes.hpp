@@ -73,7 +73,7 @@ template <template <class> class IsModel, class... Parts>
 constexpr bool each_part_is_needed<IsModel, Made<Parts...>> =
     IsModel<Made<Parts...>>::value && (!IsModel<Without<Parts, Made<Parts...>>>::value && ...);
 
-// --- Resource -------------------------------------------------------------------------------------
+// --- Resource ------------------------------------------------------------------------------------
 
 struct Event : ThrowingMovable {
     using ThrowingMovable::ThrowingMovable;
@@ -146,7 +146,7 @@ static_assert(Resource<ResourceWith<TakesStreamLimits>> &&
 static_assert(Resource<ResourceWith<BornNonBlocking>> &&
               detail::born_non_blocking<ResourceWith<BornNonBlocking>>);
 
-// --- Writable -------------------------------------------------------------------------------------
+// --- Writable ------------------------------------------------------------------------------------
 
 struct WritesAtomically {
     WriteStatus write_atomic(std::span<const std::byte>) { return WriteStatus::ended; }
@@ -191,7 +191,7 @@ static_assert(Writable<WritableWith<Borrows>> && detail::borrows<WritableWith<Bo
 static_assert(Writable<WritableWith<SharesBuffers>> &&
               detail::shares_buffers<WritableWith<SharesBuffers>>);
 
-// --- Poller ---------------------------------------------------------------------------------------
+// --- Poller --------------------------------------------------------------------------------------
 
 /// What the concept Poller asks of a Kernel.
 struct MinimalKernel {
@@ -263,7 +263,7 @@ static_assert(Poller<PollerWith<CanBeNested>> && detail::can_be_nested<PollerWit
 static_assert(Poller<PollerWith<CanStartAfresh>> &&
               detail::can_start_afresh<PollerWith<CanStartAfresh>>);
 
-// --- Handler --------------------------------------------------------------------------------------
+// --- Handler -------------------------------------------------------------------------------------
 // Put together from its callbacks, not derived from Service: that is a convenience.
 
 struct Command : Movable {

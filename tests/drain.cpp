@@ -20,7 +20,7 @@ namespace {
 [[nodiscard]] std::size_t open_descriptors() {
     std::size_t count = 0;
     for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
-        count += entry.exists() ? 1 : 0;
+        count += entry.exists() ? 1U : 0U;
     }
     return count;
 }
@@ -231,9 +231,9 @@ TEST_CASE("of several drains the shortest counts, and handle_drain is told once"
         world.answers.drain = [&](Timestamp, ToyActions& actions) { actions.drain(3s); };
         controller.drain(9s);
         world.runtime.turn(0s);
-        world.runtime.turn(0s);
         CHECK(noted == "drain");
     }
+    world.runtime.turn(0s);
     CHECK(world.runtime.until_next() == 3s);
     const Farewell farewell = world.runtime.run();
     CHECK(take_notes() == "drain back(a)");
@@ -318,16 +318,18 @@ TEST_CASE("a shutdown during a drain ends it at once") {
     world.begin({&a}, {&l, &m});
     std::string expected;
     SECTION("from another thread, later") {
-        world.act([](ToyActions& actions) { actions.drain(1h); });
+        CHECK(world.act([](ToyActions& actions) { actions.drain(1h); }));
         world.runtime.controller().shutdown();
         expected = "back(l) back(m) drain back(a)";
     }
     SECTION("from handle_drain") {
+        CHECK(noted.empty());
         world.answers.drain = [](Timestamp, ToyActions& actions) { actions.shutdown(); };
         world.runtime.controller().drain(1h);
         expected = "back(l) back(m) drain back(a)";
     }
     SECTION("from the first handover of a listener") {
+        CHECK(noted.empty());
         world.answers.listener_back = [](ResourceId, Toy&, ToyActions& actions) {
             actions.shutdown();
         };
@@ -335,6 +337,7 @@ TEST_CASE("a shutdown during a drain ends it at once") {
         expected = "back(l) back(m) back(a)";
     }
     SECTION("asked for together") {
+        CHECK(noted.empty());
         world.runtime.controller().drain(1h);
         world.runtime.controller().shutdown();
         expected = "back(l) back(m) back(a)";
@@ -404,7 +407,7 @@ TEST_CASE("a shutdown hands everything over, and tells nothing else") {
             actions.pause(ResourceId{});
             actions.pause(ResourceId{});
         }));
-        expected = "unknown_id " + expected;
+        expected = "unknown_id unknown_id " + expected; // both were asked for before the shutdown
     }
     SECTION("from a handover") {
         world.answers.listener_back = [&](ResourceId, Toy&, ToyActions& actions) { end(actions); };
@@ -471,8 +474,8 @@ TEST_CASE("what was asked for behind a shutdown comes back or is counted") {
         actions.send(id, "not any more");
         add_listener(world.answers, actions, l);
     });
-    CHECK(take_notes() == "registration_failed(b) registration_failed(l) registration_failed(?) "
-                          "registration_failed(?) back(a)");
+    CHECK(take_notes() == "registration_failed(b) registration_failed(l) registration_failed "
+                          "registration_failed back(a)");
     CHECK(a.sent.empty());
     CHECK(world.runtime.farewell().unsent_bytes == 12);
     CHECK(Token::live == 0);
@@ -485,8 +488,8 @@ TEST_CASE("what a handover asks for in the end is ignored") {
     Wire& c = world.wires.add("c");
     const auto ids = world.begin({&a, &b});
     world.answers.transport_back = [&](ResourceId, Toy& toy, ToyActions& actions) {
-        actions.send(ids[0], "late");
         actions.send(ids[1], "late");
+        actions.send(ids[0], "late");
         static_cast<void>(actions.register_transport(std::move(toy)));
         static_cast<void>(actions.register_transport(Toy(c)));
         static_cast<void>(actions.set_timer(0ns));
@@ -572,8 +575,7 @@ TEST_CASE("a command is handled, or destroyed by the end, or given back: never k
             CHECK(handled == 3);
             CHECK(Token::live == 0);
         }
-        SECTION("the runtime never runs") {}
-        CHECK(Token::live >= 0);
+        SECTION("the runtime never runs") { CHECK(handled == 0); }
     }
     CHECK(Token::live == 0); // although a controller is left
     auto late = controller.command(CountedCommand(handled));
@@ -772,13 +774,11 @@ TEMPLATE_TEST_CASE("a resource leaves the poller before its descriptor closes, w
                 throw std::runtime_error("on the way out");
             }
         };
-        answers.tick = [&](TcpActions& actions) {
-            if (end == End::drain) {
-                actions.drain(0s);
-            } else if (end != End::destroyed) {
-                actions.shutdown();
-            }
-        };
+        if (end == End::drain) {
+            runtime.controller().drain(0s);
+        } else if (end != End::destroyed) {
+            runtime.controller().shutdown();
+        }
         if (end == End::thrown) {
             CHECK_THROWS_AS(runtime.run(), std::runtime_error);
         } else if (end != End::destroyed) {

@@ -46,7 +46,7 @@ using reactor::detail::Mailbox;
 using reactor::detail::SendStatus;
 
 constexpr bool sanitized = REACTOR_TEST_SANITIZED;
-constexpr int lost_ms = 20'000; // a sleep that takes this long was never going to end
+constexpr int lost_ms = 50'000; // a sleep that takes this long was never going to end
 
 // A bell that only counts; it spoils errno as a failing write would.
 std::atomic<int> rings{0};

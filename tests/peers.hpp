@@ -131,7 +131,7 @@ inline void make_small(const os::Fd& fd) {
     int domain = 0;
     socklen_t length = sizeof domain;
     ::getsockopt(fd.get(), SOL_SOCKET, SO_DOMAIN, &domain, &length);
-    const int size = domain == AF_UNIX ? 1 : 128 * 1024;
+    const int size = domain == AF_UNIX ? 1 : 400 * 1024;
     ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
     ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
 }
@@ -141,11 +141,33 @@ inline void reset(os::Fd& fd) {
     ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     fd.reset();
 }
-/// Bytes in the socket's send queue that the other side has not acknowledged.
+/// Waits until this is so, for what the kernel does behind our back; false: it will never be.
+template <class Condition>
+[[nodiscard]] bool eventually(Condition condition) {
+    for (int tries = 0; tries < 50'000; ++tries) {
+        if (condition()) {
+            return true;
+        }
+        os::Kernel::sleep(100us);
+    }
+    return condition();
+}
+/// Bytes in the send queue of this TCP socket that the other side has not acknowledged.
 [[nodiscard]] inline int unacknowledged(const os::Fd& fd) {
     int bytes = 0;
     ::ioctl(fd.get(), TIOCOUTQ, &bytes);
     return bytes;
+}
+/// What was written to this TCP socket stands on the other side.
+[[nodiscard]] inline bool has_arrived(const os::Fd& fd) {
+    return eventually([&] { return unacknowledged(fd) == 0; });
+}
+/// The other side's end has come to this descriptor.
+[[nodiscard]] inline bool has_hung_up(int fd) {
+    return eventually([&] {
+        pollfd look{fd, 0, 0};
+        return ::poll(&look, 1, 0) == 1;
+    });
 }
 
 /// Writes as much as the descriptor takes; how much that was.

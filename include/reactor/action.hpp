@@ -265,6 +265,9 @@ class BasicActions {
     void set_now(Timestamp now) noexcept { now_ = now; }
     /// Takes the action that waits longest. Precondition: not empty.
     [[nodiscard]] Action take() noexcept { return waiting_.take(); }
+    /// The number of the action taken last, and of the one asked for last; they count from one.
+    [[nodiscard]] std::uint64_t taken() const noexcept { return waiting_.taken(); }
+    [[nodiscard]] std::uint64_t asked() const noexcept { return waiting_.pushed(); }
     /// Takes what the oldest `register_listener` brought. Precondition: there is one.
     [[nodiscard]] Listener take_listener() noexcept { return listeners_.take(); }
     /// Takes what the oldest `register_transport` brought. Precondition: there is one.

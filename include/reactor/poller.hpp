@@ -76,6 +76,10 @@ concept can_be_nested = requires(const P& p) {
     { p.fd() } -> std::same_as<int>;
 };
 template <class P>
+concept tells_that_it_never_waits = requires(const P& p) {
+    { p.never_waits() } -> std::same_as<bool>;
+};
+template <class P>
 concept can_start_afresh = requires(P& p) {
     { p.start_afresh() } -> std::same_as<std::error_code>;
 };
@@ -101,6 +105,7 @@ concept can_start_afresh = requires(P& p) {
 ///
 /// Optional powers:
 /// - `int fd() const`: readable when a wait would not block; lets a runtime live in another loop.
+/// - `bool never_waits() const`: the next wait returns at once although nothing shows at `fd()`.
 /// - `std::error_code start_afresh()`: forgets every registration but the waker's, even those that
 ///   cannot be named any more; the runtime watches everything again (see BasicEpollPoller).
 template <class P>

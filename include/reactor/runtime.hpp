@@ -14,6 +14,7 @@
 #include <reactor/detail/dispatcher.hpp>
 #include <reactor/poller/epoll.hpp>
 
+#include <algorithm>
 #include <memory>
 
 namespace reactor::inline v0 {
@@ -75,6 +76,10 @@ class Runtime<S, P> {
     [[gnu::cold]] ~Runtime() {
         own_.registrations_are_foreign = is_foreign();
         line_->mailbox.close();
+        line_->mailbox.collect();
+        while (line_->mailbox.has_next()) {
+            static_cast<void>(line_->mailbox.take_next()); // a controller may keep the line
+        }
     }
 
     /// Registers a listener, before the run or between turns. A failure comes to `handle_error`.
@@ -119,13 +124,11 @@ class Runtime<S, P> {
     }
 
     /// How long an outer loop may wait before the next turn; Duration::max(): until fd() is ready.
+    /// To be asked after each turn: from then on a command shows at fd().
     [[nodiscard]] Duration until_next() {
-        if (ended_ || !completed_ || own_.restless) {
-            return Duration::zero();
-        }
-        const std::optional<Timestamp> deadline = own_.wheel.next_deadline();
-        return deadline ? std::max(saturating_sub(*deadline, own_.clock()), Duration::zero())
-                        : Duration::max();
+        return ended_ || !dispatcher_.actions.empty() || never_waits() || !fall_asleep()
+                   ? Duration::zero()
+                   : idle_span();
     }
     /// Readable when a turn would not wait; where the poller has such a descriptor.
     [[nodiscard]] int fd() const noexcept requires detail::can_be_nested<P> {
@@ -206,6 +209,28 @@ class Runtime<S, P> {
     }
     [[nodiscard]] bool stopping() const noexcept { return dispatcher_.stopping; }
 
+    /// How long the next wait may take.
+    [[nodiscard]] Duration idle_span() {
+        if (!completed_ || own_.restless) {
+            return Duration::zero();
+        }
+        const std::optional<Timestamp> deadline = own_.wheel.next_deadline();
+        return deadline ? std::max(saturating_sub(*deadline, own_.clock()), Duration::zero())
+                        : Duration::max();
+    }
+    /// From now on who sends rings. False: something is there already.
+    bool fall_asleep() noexcept {
+        asleep_ = line_->mailbox.prepare_sleep();
+        return asleep_;
+    }
+    [[nodiscard]] bool never_waits() const noexcept {
+        if constexpr (detail::tells_that_it_never_waits<P>) {
+            return own_.poller.never_waits();
+        } else {
+            return false;
+        }
+    }
+
     // -- the stages of a turn, in their order -----------------------------------------------------
 
     void start() {
@@ -226,14 +251,15 @@ class Runtime<S, P> {
         if (next_report_ != reported_) [[unlikely]] {
             return; // a throw left these behind
         }
-        Duration timeout = std::clamp(max_wait, Duration::zero(), until_next());
-        const bool sleeps = timeout > Duration::zero();
-        if (sleeps && !line_->mailbox.prepare_sleep()) {
+        Duration timeout = std::clamp(max_wait, Duration::zero(), idle_span());
+        if (timeout > Duration::zero() && !fall_asleep()) {
             timeout = Duration::zero();
         }
+        own_.left.clear();
         const PollResult result = own_.poller.wait(timeout, options_.events_per_wait);
-        if (sleeps) {
+        if (asleep_) {
             line_->mailbox.awake();
+            asleep_ = false;
         }
         own_.restless = completed_ = false;
         own_.turn_time_known = false;
@@ -273,10 +299,11 @@ class Runtime<S, P> {
 
     void serve_readiness() {
         while (next_report_ != reported_ && !stopping()) {
-            const PollEvent event = own_.poller.event(next_report_++);
+            const PollEvent event = own_.poller.event(next_report_);
             if (!dispatcher_.serve(event.id, event.readiness)) [[unlikely]] {
                 nobody_there(event.id);
             }
+            ++next_report_; // served: a throw would have left it there
         }
         if (!own_.left_over.empty()) {
             dispatcher_.serve_left_over();
@@ -305,7 +332,9 @@ class Runtime<S, P> {
         if (own_.listeners.any_touched()) {
             dispatcher_.finish_turn(own_.listeners);
         }
-        if (!own_.transports.any_touched()) {
+        if (own_.transports.any_touched()) [[unlikely]] {
+            own_.restless = true;
+        } else {
             own_.gather.clear(); // nobody borrows any more
         }
         own_.listeners.trim();
@@ -351,6 +380,7 @@ class Runtime<S, P> {
 
     /// What a controller asked for besides sending.
     [[gnu::cold]] void take_requests() {
+        own_.restless = true;
         if (line_->shutdown.load(std::memory_order_acquire)) {
             dispatcher_.stopping = true;
         }
@@ -367,36 +397,44 @@ class Runtime<S, P> {
             return;
         }
         const std::size_t failures = ++failed_waits_;
+        if (failures == 1) {
+            dispatcher_.tell(Error(ErrorKind::poll_failed, {}, error));
+        }
         if (failures > options_.poll_failures) {
             dispatcher_.stopping = true;
             return;
-        }
-        if (failures == 1) {
-            dispatcher_.tell(Error(ErrorKind::poll_failed, {}, error));
         }
         const Duration rest =
             std::chrono::milliseconds{1} * (1 << std::min<std::size_t>(failures, 10));
         Kernel::sleep(std::min(rest, max_wait));
     }
 
-    /// A report of nobody. If an unwatch failed before, it may come for ever: then the poller
-    /// starts afresh with what is really here.
+    /// A report of nobody. Of who has left since the wait it is no surprise. Of anybody else it is a
+    /// ghost: a descriptor that was closed behind our back and lives on in a duplicate, which the
+    /// kernel will report for ever. Then the poller starts afresh with who is really here.
     [[gnu::cold]] void nobody_there(ResourceId id) {
         if (!id) {
             return; // the waker
         }
         ++stale_reports_;
-        if constexpr (detail::can_start_afresh<P>) {
-            if (own_.poller.haunted()) {
-                next_report_ = reported_ = 0;
-                if (const std::error_code error = own_.poller.start_afresh()) {
-                    dispatcher_.tell(Error(ErrorKind::poll_failed, {}, error));
-                    return;
-                }
-                own_.watch_again(own_.listeners);
-                own_.watch_again(own_.transports);
-            }
+        if (std::find(own_.left.begin(), own_.left.end(), id) != own_.left.end()) {
+            return;
         }
+        if constexpr (detail::can_start_afresh<P>) {
+            if (const std::error_code error = own_.poller.start_afresh()) {
+                return bear_ghost(error);
+            }
+            ghost_told_ = false;
+            own_.watch_again(own_.listeners);
+            own_.watch_again(own_.transports);
+        }
+    }
+    /// It cannot be driven out now: told once, and no reason to spin.
+    void bear_ghost(std::error_code error) {
+        if (!std::exchange(ghost_told_, true)) {
+            dispatcher_.tell(Error(ErrorKind::poll_failed, {}, error));
+        }
+        Kernel::sleep(std::chrono::milliseconds{10});
     }
 
     /// The gentle end: listeners leave, the service (or we) takes leave of the transports.
@@ -438,6 +476,7 @@ class Runtime<S, P> {
     /// A throw leaves the rest for the next turn.
     [[gnu::cold]] void part() {
         line_->mailbox.close();
+        own_.is_parting = true;
         give_back_waiting();
         std::size_t index = 0;
         while (auto* const slot = own_.listeners.next(index)) {
@@ -498,6 +537,8 @@ class Runtime<S, P> {
     std::error_code failure_;
     int owner_;
     bool in_turn_ = false;
+    bool asleep_ = false; ///< who sends will ring
+    bool ghost_told_ = false;
     bool started_ = false;
     bool completed_ = false; ///< the last turn was not thrown out of
     bool led_out_ = false;

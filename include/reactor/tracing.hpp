@@ -117,8 +117,9 @@ class TracingPoller {
     [[nodiscard]] PollEvent event(std::size_t index) const { return poller_.event(index); }
 
     [[nodiscard]] int fd() const noexcept requires detail::can_be_nested<P> { return poller_.fd(); }
-    [[nodiscard]] bool haunted() const noexcept requires detail::can_start_afresh<P> {
-        return poller_.haunted();
+    [[nodiscard]] bool never_waits() const noexcept
+        requires detail::tells_that_it_never_waits<P> {
+        return poller_.never_waits();
     }
     [[nodiscard]] std::error_code start_afresh() requires detail::can_start_afresh<P> {
         detail::add(trace_.state_->entry(), "start afresh");

@@ -17,7 +17,7 @@ namespace {
 template <class T, class Value>
 constexpr bool is = std::same_as<T, Value>;
 
-// --- Words ----------------------------------------------------------------------------------------
+// --- Words ---------------------------------------------------------------------------------------
 
 static_assert(Io::read != Io::write && Role::listener != Role::transport);
 static_assert(Interest{true, false}.read && !Interest{true, false}.write);
@@ -29,7 +29,7 @@ static_assert(sizeof(ResourceId) == 8 && sizeof(TimerId) == 8);
 static_assert(is<Duration, std::chrono::nanoseconds>);
 static_assert(is<Timestamp, std::chrono::steady_clock::time_point>);
 
-// --- Models and aliases ---------------------------------------------------------------------------
+// --- Models and aliases --------------------------------------------------------------------------
 
 static_assert(Poller<EpollPoller> && is<EpollPoller, BasicEpollPoller<os::Kernel>>);
 static_assert(Poller<PollPoller> && is<PollPoller, BasicPollPoller<os::Kernel>>);
@@ -37,7 +37,7 @@ static_assert(is<EpollPoller::Kernel, os::Kernel> && is<PollPoller::Kernel, os::
 static_assert(Resource<TcpListener> && is<TcpListener, BasicTcpListener<os::Kernel>>);
 static_assert(Writable<TcpStream> && is<TcpStream, BasicTcpStream<os::Kernel>>);
 
-// --- Service --------------------------------------------------------------------------------------
+// --- Service -------------------------------------------------------------------------------------
 
 using Base = Service<TcpListener, TcpStream, std::string>;
 static_assert(is<Service<TcpListener, TcpStream>::Command, NoCommand>);
@@ -79,7 +79,7 @@ struct Whole : Base {
 };
 static_assert(Handler<Whole>);
 
-// --- Actions --------------------------------------------------------------------------------------
+// --- Actions -------------------------------------------------------------------------------------
 
 void ask(Whole::Actions& actions, TcpListener listener, TcpStream stream) {
     const Timestamp now = actions.now();
@@ -109,7 +109,7 @@ void ask(Whole::Actions& actions, TcpListener listener, TcpStream stream) {
     }
 }
 
-// --- Another thread -------------------------------------------------------------------------------
+// --- Another thread ------------------------------------------------------------------------------
 
 void steer(Controller<TcpListener, TcpStream, std::string> controller, TcpListener listener,
            TcpStream stream) {
@@ -127,7 +127,7 @@ void steer(Controller<TcpListener, TcpStream, std::string> controller, TcpListen
     controller.wake();
 }
 
-// --- Runtime and Reactor --------------------------------------------------------------------------
+// --- Runtime and Reactor -------------------------------------------------------------------------
 
 void run() {
     Runtime<Whole> runtime{Whole{}, Options{}};

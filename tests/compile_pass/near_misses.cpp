@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What is nearly a model is none: a const that is missing, another type, another order. The sentence
-// that a user reads then is the same for all misses of one clause; compile_fail shows each sentence.
+// What is nearly a model is none: a const that is missing, another type, another order. The
+// sentence that a user reads is the same for all misses of one clause; compile_fail has each.
 #include "../archetypes.hpp"
 
 #include <chrono>
 
 using namespace archetypes;
 
-// --- Resource -------------------------------------------------------------------------------------
+// --- Resource ------------------------------------------------------------------------------------
 
 struct DestructorMayThrow : NamesEvent, AnswersFd, AnswersInterest, ReadsByItself {
     DestructorMayThrow(DestructorMayThrow&&) noexcept {}
@@ -108,7 +108,7 @@ class KeepsToItself : public MinimalResource {
 };
 static_assert(Resource<KeepsToItself>);
 
-// --- Writable -------------------------------------------------------------------------------------
+// --- Writable ------------------------------------------------------------------------------------
 
 struct AnswersBool : Without<WritesAtomically, MinimalWritable> {
     bool write_atomic(std::span<const std::byte>) { return true; }
@@ -150,7 +150,7 @@ struct UnsentNotConst : Without<CountsUnsent, MinimalWritable> {
 };
 static_assert(!Writable<UnsentNotConst>);
 
-// --- Poller ---------------------------------------------------------------------------------------
+// --- Poller --------------------------------------------------------------------------------------
 
 struct WallClock : Without<NamesKernel, MinimalPoller> {
     using Kernel = std::chrono::system_clock;
@@ -203,7 +203,7 @@ struct EventNotConst : Without<GivesEvents, MinimalPoller> {
 static_assert(!Poller<EventNotConst>);
 static_assert(!Poller<MinimalPoller*>);
 
-// --- Handler --------------------------------------------------------------------------------------
+// --- Handler -------------------------------------------------------------------------------------
 
 static_assert(!Handler<int>);
 static_assert(!Handler<MinimalService&>);

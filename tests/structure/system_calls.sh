@@ -10,6 +10,7 @@ cd "$2"
 # Header, colon, and what it may include or call besides: to translate addresses is no system call.
 allowed='
 reactor/net/address.hpp: <arpa/inet.h> <netinet/in.h> <sys/socket.h> <sys/un.h> <netdb.h>
+reactor/fmt.hpp: <fmt/format.h>
 reactor/net/address.hpp: inet_pton inet_ntop htons ntohs htonl ntohl
 '
 

@@ -31,8 +31,8 @@ class Dispatcher {
         : own(limits, std::move(poller)),
           actions(own, limits.action_queue),
           service(std::move(with)),
-          options(limits),
-          scratch_(new std::byte[limits.read_buffer]) {}
+          options(usable(limits)),
+          scratch_(new std::byte[options.read_buffer]) {}
 
     // -- calling the service ----------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ class Dispatcher {
 
     /// A new turn: new budgets, and nothing is under way, even if the last turn was thrown out of.
     void begin_turn() noexcept {
-        ++turn_;
+        ++own.turn;
         performed_ = 0;
         refusal_told_ = false;
         own.current = nullptr;
@@ -84,17 +84,9 @@ class Dispatcher {
     /// Gives those their turn that had more to yield than their budget, or whom nobody reports.
     void serve_left_over() {
         for (std::size_t n = own.left_over.size(); n > 0 && !stopping; --n) {
-            const ResourceId id = own.left_over.take();
-            with_any(id, [&](auto& registry, auto& slot) {
-                if (!slot.left_over) {
-                    return;
-                }
-                slot.left_over = false;
-                if (slot.served == turn_) {
-                    return own.leave_over(slot);
-                }
-                serve(registry, id, Readiness{true, true, false, false});
-            });
+            const ResourceId id = own.left_over.front();
+            with_any(id, [&](auto& registry, auto& slot) { serve_left_over(registry, slot); });
+            static_cast<void>(own.left_over.take()); // served: a throw would have left it there
         }
     }
     /// What the turn ends with for who was touched: one write, what that caused, the new interest.
@@ -210,6 +202,16 @@ class Dispatcher {
         bool& flag_;
     };
 
+    /// A zero is read as one where nothing at all would get on.
+    [[nodiscard]] static Options usable(Options limits) noexcept {
+        for (std::size_t* const limit :
+             {&limits.events_per_wait, &limits.events_per_resource, &limits.bytes_per_resource,
+              &limits.accepts_per_turn, &limits.commands_per_turn, &limits.timers_per_turn,
+              &limits.actions_per_turn, &limits.command_queue, &limits.read_buffer}) {
+            *limit = std::max<std::size_t>(*limit, 1);
+        }
+        return limits;
+    }
     template <class R, Role role>
     static void put(Registry<R, role>&, Error& error, R&& resource) noexcept {
         if constexpr (role == Role::transport) {
@@ -282,25 +284,42 @@ class Dispatcher {
         }
     }
     [[gnu::cold]] void tell_unknown(ResourceId id) {
-        tell(Error(ErrorKind::unknown_id, id,
-                   std::make_error_code(std::errc::no_such_device_or_address)));
+        tell(unknown(id));
+    }
+    [[nodiscard]] static Error unknown(ResourceId id) {
+        return Error(ErrorKind::unknown_id, id,
+                     std::make_error_code(std::errc::no_such_device_or_address));
     }
     void perform_send(const Action& action) {
         const ResourceId id = action.id();
-        Transport* const transport = role_of(id) == Role::listener ? nullptr : own.reach(id);
-        Error error(ErrorKind::unknown_id, id,
-                    std::make_error_code(std::errc::no_such_device_or_address));
-        if (transport != nullptr) {
-            WriteStatus status = offer(*transport, action.payload(), own.gather);
-            if (status == WriteStatus::full) {
-                transport->flush();
-                status = offer(*transport, action.payload(), own.gather);
-            }
-            if (status == WriteStatus::accepted) {
-                return;
-            }
-            error = Error(ErrorKind::send_returned, id, std::make_error_code(cause_of(status)));
+        Slot<Transport, Role::transport>* const slot =
+            role_of(id) == Role::transport ? own.transports.find(id) : nullptr;
+        if (slot == nullptr) {
+            Error error = unknown(id);
+            error.put_payload(action.payload());
+            return tell(std::move(error));
         }
+        if (const WriteStatus status = offer(*slot, action); status != WriteStatus::accepted) {
+            return_send(*slot, action, status);
+        }
+    }
+    /// Behind a send that came back, what was asked for before the service knew comes back too.
+    WriteStatus offer(Slot<Transport, Role::transport>& slot, const Action& action) {
+        if (slot.hole || actions.taken() <= slot.returns_until) [[unlikely]] {
+            return WriteStatus::full;
+        }
+        own.transports.touch(slot);
+        WriteStatus status = detail::offer(slot.resource, action.payload(), own.gather);
+        if (status == WriteStatus::full) {
+            slot.resource.flush();
+            status = detail::offer(slot.resource, action.payload(), own.gather);
+        }
+        return status;
+    }
+    [[gnu::cold]] void return_send(Slot<Transport, Role::transport>& slot, const Action& action,
+                                   WriteStatus status) {
+        slot.returns_until = std::max(slot.returns_until, actions.asked());
+        Error error(ErrorKind::send_returned, slot.id, std::make_error_code(cause_of(status)));
         error.put_payload(action.payload());
         tell(std::move(error));
     }
@@ -344,16 +363,48 @@ class Dispatcher {
     // -- serving ----------------------------------------------------------------------------------
 
     template <class R, Role role>
+    void serve_left_over(Registry<R, role>& registry, Slot<R, role>& slot) {
+        if (!slot.left_over) {
+            return; // it had its share since
+        }
+        if (slot.served == own.turn) { // and still has more
+            slot.left_over = false;
+            return own.leave_over(slot);
+        }
+        // A throw leaves the entry where it is; so the mark has to come back, too.
+        struct Mark {
+            explicit Mark(Slot<R, role>& of) noexcept : slot(of), id(of.id) {
+                slot.left_over = false;
+            }
+            Mark(const Mark&) = delete;
+            Mark& operator=(const Mark&) = delete;
+            ~Mark() {
+                if (!served && slot.id == id) {
+                    slot.left_over = true;
+                }
+            }
+            Slot<R, role>& slot;
+            ResourceId id;
+            bool served = false;
+        } mark(slot);
+        serve(registry, slot.id, Readiness{true, true, false, false});
+        mark.served = true;
+    }
+
+    template <class R, Role role>
     bool serve(Registry<R, role>& registry, ResourceId id, Readiness readiness) {
         auto* const slot = registry.find(id);
         if (slot == nullptr) [[unlikely]] {
             return false;
         }
-        slot->served = turn_;
+        slot->served = own.turn;
         registry.touch(*slot);
-        if (readiness.calls_for(Io::read) && own.may_read(*slot) &&
-            !pump<Io::read>(registry, *slot, id)) {
-            return true;
+        if (readiness.calls_for(Io::read)) {
+            if (!own.may_read(*slot)) [[unlikely]] {
+                slot->held_back = !slot->paused;
+            } else if (!pump<Io::read>(registry, *slot, id)) {
+                return true;
+            }
         }
         // A transport writes at the end of the turn, once: it has been touched. A listener has no
         // flush, so its write half is offered here.
@@ -371,6 +422,9 @@ class Dispatcher {
         std::size_t events =
             role == Role::transport ? options.events_per_resource : options.accepts_per_turn;
         std::size_t bytes = options.bytes_per_resource;
+        if constexpr (io == Io::read) {
+            slot.held_back = false;
+        }
         do {
             std::optional<typename R::Event> event = ask(slot.resource, io);
             if (!event) {
@@ -384,11 +438,15 @@ class Dispatcher {
                     bytes -= std::min(bytes, data->size());
                 }
             }
+            if constexpr (io == Io::write) {
+                registry.touch(slot); // what is sent from this event has a flush of its own
+            }
             deliver(slot, id, std::move(*event));
             if (slot.id != id || stopping) [[unlikely]] {
                 return false;
             }
             if (io == Io::read && !own.may_read(slot)) [[unlikely]] {
+                slot.held_back = !slot.paused;
                 return true;
             }
         } while (--events != 0 && bytes != 0);
@@ -426,6 +484,7 @@ class Dispatcher {
         const ResourceId id = slot.id;
         if constexpr (tells_trouble<R>) {
             if (const std::error_code trouble = slot.resource.trouble()) [[unlikely]] {
+                registry.touch(slot);
                 tell(Error(ErrorKind::trouble, id, trouble));
                 if (slot.id != id) {
                     return false;
@@ -472,6 +531,10 @@ class Dispatcher {
                 return leave(registry, slot, ErrorKind::interest_failed, error);
             }
         }
+        if (slot.held_back && own.may_read(slot)) [[unlikely]] {
+            slot.held_back = false;
+            own.leave_over(slot); // the kernel may have nothing more to report
+        }
         own.renew_deadline(slot);
     }
     template <class R, Role role>
@@ -492,7 +555,6 @@ class Dispatcher {
 
     std::unique_ptr<std::byte[]> scratch_;
     std::size_t performed_ = 0;
-    std::uint32_t turn_ = 0;
     bool performing_ = false;
     bool refusal_told_ = false;
 };

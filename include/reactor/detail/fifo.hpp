@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <utility>
 #include <vector>
@@ -35,10 +36,17 @@ class Fifo {
         items_.push_back(std::move(item));
         ++size_;
     }
+    /// How many have been pushed, and how many of these were taken, since the beginning: the n-th
+    /// pushed is the n-th taken.
+    [[nodiscard]] std::uint64_t pushed() const noexcept { return taken_ + size_; }
+    [[nodiscard]] std::uint64_t taken() const noexcept { return taken_; }
     /// The oldest one. Precondition: not empty.
+    [[nodiscard]] const T& front() const noexcept { return items_[head_]; }
+    /// Takes the oldest one. Precondition: not empty.
     [[nodiscard]] T take() noexcept {
         T item = std::move(items_[head_]);
         ++head_;
+        ++taken_;
         if (--size_ == 0) {
             clear();
         }
@@ -46,6 +54,7 @@ class Fifo {
     }
     void clear() noexcept {
         items_.clear();
+        taken_ += size_;
         head_ = size_ = 0;
         if (items_.capacity() * sizeof(T) > kept_bytes) {
             std::vector<T>().swap(items_);
@@ -55,17 +64,20 @@ class Fifo {
   private:
     static constexpr std::size_t kept_bytes = 64 * 1024;
 
+    /// Moves what waits to the front of a new block: T need not be assignable.
     [[gnu::cold]] void grow() {
-        if (head_ > items_.size() / 2) {
-            items_.erase(items_.begin(), items_.begin() + static_cast<std::ptrdiff_t>(head_));
-            head_ = 0;
-        } else {
-            items_.reserve(items_.empty() ? 8 : 2 * items_.size());
+        std::vector<T> larger;
+        larger.reserve(2 * size_ + 8);
+        for (std::size_t n = head_; n < items_.size(); ++n) {
+            larger.push_back(std::move(items_[n]));
         }
+        items_.swap(larger);
+        head_ = 0;
     }
 
     std::vector<T> items_;
     std::size_t head_ = 0; ///< where the oldest stands; what is before was taken
+    std::uint64_t taken_ = 0;
     std::size_t size_ = 0; ///< items_.size() - head_, without the division
 };
 

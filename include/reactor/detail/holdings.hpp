@@ -49,7 +49,7 @@ class Holdings final : public Desk<Listener, Transport> {
     }
     [[nodiscard]] Transport* reach(ResourceId id) override {
         typename Transports::Slot* const slot = transports.find(id);
-        if (slot == nullptr) [[unlikely]] {
+        if (slot == nullptr || slot->hole || is_parting) [[unlikely]] {
             return nullptr;
         }
         transports.touch(*slot);
@@ -96,13 +96,15 @@ class Holdings final : public Desk<Listener, Transport> {
         }
         Slot<R, role>& slot = registry.occupy(id, std::move(resource));
         slot.armed = interest;
+        slot.served = turn; // no event in the turn of its registration
         registry.touch(slot);
         return {};
     }
 
     /// Takes a resource out: first from the poller and the wheel, then from its slot.
     template <class R, Role role>
-    [[nodiscard]] R take_out(Registry<R, role>& registry, Slot<R, role>& slot) noexcept {
+    [[nodiscard]] R take_out(Registry<R, role>& registry, Slot<R, role>& slot) {
+        left.push_back(slot.id);
         forget(slot);
         return registry.extract(slot);
     }
@@ -158,9 +160,6 @@ class Holdings final : public Desk<Listener, Transport> {
             error = poller.set_interest(fd, slot.id, interest);
         }
         if (!error) {
-            if (interest.read && !slot.armed.read) {
-                leave_over(slot);
-            }
             slot.armed = interest;
         }
         return error;
@@ -204,10 +203,16 @@ class Holdings final : public Desk<Listener, Transport> {
     Transports transports;
     Fifo<ResourceId> left_over;
     std::size_t holes = 0;
+    /// Who has left since the last wait: what that one reported of them is no surprise.
+    std::vector<ResourceId> left;
+    /// The number of this turn, to know who had its share of it.
+    std::uint32_t turn = 0;
     /// Something is left to do: the next wait does not sleep. Who leaves something sets it.
     bool restless = false;
     /// How many of the wheel's timers are those of resources and of the drain.
     std::size_t lazy_timers = 0;
+    /// Set at the end: nothing that a callback asks for is done any more.
+    bool is_parting = false;
     /// Set in a forked child: the kernel's registrations are the parent's, and stay.
     bool registrations_are_foreign = false;
 

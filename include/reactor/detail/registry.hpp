@@ -56,6 +56,10 @@ struct Slot {
     bool paused = false;          ///< the service does not want it read
     bool closing = false;         ///< the service asked for close_write
     bool hole = false;            ///< a send to it was refused at the limit of actions
+    bool held_back = false;       ///< its own unsent bytes kept it from being read
+    /// Sends that were asked for up to this action come back, as one before them did: the stream
+    /// has no hole that its service does not know.
+    std::uint64_t returns_until = 0;
     [[no_unique_address]] std::conditional_t<has_deadline<R>, LazyTimer, NoLazyTimer> lazy;
     union {
         R resource;
@@ -141,7 +145,8 @@ class Registry {
         Page& page = *pages_[number].page;
         Slot& slot = page.slots[index % page_size];
         slot.armed = {};
-        slot.left_over = slot.paused = slot.closing = slot.hole = false;
+        slot.returns_until = 0;
+        slot.held_back = slot.left_over = slot.paused = slot.closing = slot.hole = false;
         slot.lazy = {};
         if (id.generation() < ResourceId::last_generation) {
             slot.id = ResourceId::of(id.slot(), id.generation() + 1);

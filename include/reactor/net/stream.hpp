@@ -149,10 +149,7 @@ class BasicStream {
             shut_write();
         }
     }
-    void close_write() noexcept {
-        closing_ = true;
-        ready_ = false;
-    }
+    void close_write() noexcept { closing_ = true; }
     [[nodiscard]] std::size_t unsent() const noexcept { return waiting() + lost_; }
 
     // -- settings ---------------------------------------------------------------------------------
@@ -264,7 +261,7 @@ class BasicStream {
         }
         const std::size_t mark = blocked_ ? limits_.low_watermark : limits_.high_watermark;
         blocked_ = out_.size() > mark;
-        ready_ = !blocked_ && !closing_;
+        ready_ = !blocked_;
     }
     [[nodiscard]] os::Result send_borrowed() noexcept {
         if (socket_) [[likely]] {
@@ -288,7 +285,7 @@ class BasicStream {
     void fail_writing(int error) noexcept {
         lost_ = waiting();
         write_error_ = error;
-        writing_ = blocked_ = ready_ = false;
+        writing_ = blocked_ = blocked_is_told_ = ready_ = false;
         borrowed_ = {};
         out_.clear();
     }

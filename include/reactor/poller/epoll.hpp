@@ -86,9 +86,7 @@ class BasicEpollPoller {
 
     [[nodiscard]] std::error_code watch_waker(int fd) noexcept {
         waker_ = fd;
-        return Kernel::epoll_control(epoll_.get(), EPOLL_CTL_ADD, fd,
-                                     static_cast<std::uint32_t>(EPOLLIN) | EPOLLET, 0)
-            .code();
+        return watch_waker(epoll_.get(), fd);
     }
 
     [[nodiscard]] PollResult wait(Duration timeout, std::size_t most) {
@@ -96,14 +94,13 @@ class BasicEpollPoller {
             batch_.resize(std::clamp<std::size_t>(most, 1, std::numeric_limits<int>::max()));
         }
         std::size_t from_kernel = batch_.size();
+        always_ready_.clear();
         if (!always_.empty()) [[unlikely]] {
             timeout = Duration::zero();
-            collect_always_ready(batch_.size());
-            from_kernel = std::max<std::size_t>(batch_.size() - always_ready_.size(), 1);
-        } else {
-            always_ready_.clear();
+            from_kernel -= collect_always_ready(from_kernel);
         }
-        const os::Result waited = wait_for_kernel({batch_.data(), from_kernel}, timeout);
+        const os::Result waited =
+            from_kernel > 0 ? wait_for_kernel({batch_.data(), from_kernel}, timeout) : os::Result{};
         from_kernel_ = waited.count();
         return {from_kernel_ + always_ready_.size(), waited.code()};
     }
@@ -122,21 +119,28 @@ class BasicEpollPoller {
     /// The epoll instance: readable when something is ready.
     [[nodiscard]] int fd() const noexcept { return epoll_.get(); }
 
-    /// Whether an unwatch failed. Then somebody closed a descriptor behind our back, and if a
-    /// duplicate of it lives, the kernel goes on reporting what can no longer be named.
-    [[nodiscard]] bool haunted() const noexcept { return haunted_; }
+    /// Whether the next wait will not wait, although nothing shows at `fd()`.
+    [[nodiscard]] bool never_waits() const noexcept { return !always_.empty(); }
 
-    /// A new epoll instance with the waker and nothing else.
+    /// A new epoll instance with the waker and nothing else: the way to be rid of what can no
+    /// longer be named, because its descriptor was closed behind our back while a duplicate lives.
+    /// On an error nothing has changed.
     [[nodiscard]] std::error_code start_afresh() noexcept {
-        const os::Result epoll = Kernel::epoll_create();
-        if (!epoll.ok()) {
-            return epoll.code();
+        const os::Result made = Kernel::epoll_create();
+        if (!made.ok()) {
+            return made.code();
         }
-        epoll_.reset(epoll.fd());
+        os::BasicFd<Kernel> epoll(made.fd());
+        if (const std::error_code error = watch_waker(epoll.get(), waker_)) {
+            return error;
+        }
+        epoll_ = std::move(epoll);
         always_.clear();
         haunted_ = false;
-        return watch_waker(waker_);
+        return {};
     }
+    /// Whether an unwatch failed since: then there may be such a one.
+    [[nodiscard]] bool haunted() const noexcept { return haunted_; }
 
   private:
     struct AlwaysReady {
@@ -153,11 +157,16 @@ class BasicEpollPoller {
                (interest.write ? static_cast<std::uint32_t>(EPOLLOUT) : 0U);
     }
 
+    [[nodiscard]] static std::error_code watch_waker(int epoll, int fd) noexcept {
+        return Kernel::epoll_control(epoll, EPOLL_CTL_ADD, fd,
+                                     static_cast<std::uint32_t>(EPOLLIN) | EPOLLET, 0)
+            .code();
+    }
     [[nodiscard]] os::Result wait_for_kernel(std::span<epoll_event> into, Duration timeout) {
         if (timeout > Duration::zero() && timeout < near && precise_) {
             const os::Result waited = Kernel::epoll_wait_precise(epoll_.get(), into, timeout);
-            if (waited.error != ENOSYS) [[likely]] {
-                return waited;
+            if (waited.error != ENOSYS && waited.error != EPERM) [[likely]] {
+                return waited; // EPERM: a filter that is older than the call
             }
             precise_ = false;
         }
@@ -180,16 +189,18 @@ class BasicEpollPoller {
         return std::find_if(always_.begin(), always_.end(),
                             [fd](const AlwaysReady& entry) { return entry.fd == fd; });
     }
-    /// At most half of a batch, the next ones each time.
-    void collect_always_ready(std::size_t batch) {
-        always_ready_.clear();
-        const std::size_t count = std::min(always_.size(), std::max<std::size_t>(batch / 2, 1));
+    /// Their share of a batch, the next ones each time: a half, rounded up and down in turn, so
+    /// that a batch of one is theirs and the kernel's in turn. Returns how many.
+    std::size_t collect_always_ready(std::size_t batch) {
+        odd_ = !odd_;
+        const std::size_t count = std::min(always_.size(), (batch + (odd_ ? 1 : 0)) / 2);
         for (std::size_t n = 0; n < count; ++n) {
             const AlwaysReady& entry = always_[(next_always_ + n) % always_.size()];
             always_ready_.push_back(
                 {entry.id, {entry.interest.read, entry.interest.write, false, false}});
         }
         next_always_ = (next_always_ + count) % always_.size();
+        return count;
     }
 
     os::BasicFd<Kernel> epoll_;
@@ -201,6 +212,7 @@ class BasicEpollPoller {
     std::vector<AlwaysReady> always_;
     std::vector<PollEvent> always_ready_;
     std::size_t next_always_ = 0;
+    bool odd_ = false;
 };
 
 /// The Poller to use, on the operating system.

@@ -34,19 +34,19 @@ class BasicPollPoller {
         if (fd < 0) {
             return {EBADF, std::system_category()};
         }
-        const auto number = static_cast<std::size_t>(fd);
-        if (number >= places_.size()) {
-            places_.resize(number + 1, none);
-        }
-        if (places_[number] != none) {
-            return {EEXIST, std::system_category()};
-        }
         pollfd probe{fd, 0, 0};
         if (const os::Result probed = Kernel::poll({&probe, 1}, Duration::zero()); !probed.ok()) {
             return probed.code();
         }
         if ((probe.revents & POLLNVAL) != 0) {
             return {EBADF, std::system_category()};
+        }
+        const auto number = static_cast<std::size_t>(fd);
+        if (number >= places_.size()) {
+            places_.resize(number + 1, none);
+        }
+        if (places_[number] != none) {
+            return {EEXIST, std::system_category()};
         }
         if (watched_.size() == watched_.capacity()) {
             watched_.reserve(2 * watched_.size() + 8);
@@ -87,8 +87,9 @@ class BasicPollPoller {
     }
 
     [[nodiscard]] PollResult wait(Duration timeout, std::size_t most) {
+        most = std::max<std::size_t>(most, 1);
         batch_.clear();
-        batch_.reserve(std::min(std::max<std::size_t>(most, 1), watched_.size()));
+        batch_.reserve(std::min(most, watched_.size()));
         const os::Result polled = Kernel::poll(watched_, std::max(timeout, Duration::zero()));
         std::size_t ready = polled.count();
         const std::size_t count = watched_.size();
