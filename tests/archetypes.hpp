@@ -241,8 +241,10 @@ struct GivesEvents {
 struct CanBeNested {
     int fd() const { return -1; }
 };
+struct TellsThatItNeverWaits {
+    bool never_waits() const { return false; }
+};
 struct CanStartAfresh {
-    bool haunted() const { return false; }
     std::error_code start_afresh() { return {}; }
 };
 
@@ -260,6 +262,9 @@ static_assert(Poller<Made<NamesMinimalKernel, TellsTime, Watches, SetsInterest, 
                           WatchesWaker, Waits, GivesEvents>>);
 static_assert(!detail::can_be_nested<MinimalPoller> && !detail::can_start_afresh<MinimalPoller>);
 static_assert(Poller<PollerWith<CanBeNested>> && detail::can_be_nested<PollerWith<CanBeNested>>);
+static_assert(!detail::tells_that_it_never_waits<MinimalPoller>);
+static_assert(Poller<PollerWith<TellsThatItNeverWaits>> &&
+              detail::tells_that_it_never_waits<PollerWith<TellsThatItNeverWaits>>);
 static_assert(Poller<PollerWith<CanStartAfresh>> &&
               detail::can_start_afresh<PollerWith<CanStartAfresh>>);
 

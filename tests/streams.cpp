@@ -1715,7 +1715,7 @@ TEMPLATE_TEST_CASE("stream: no peer can kill the process with SIGPIPE", "", Epol
 
 TEMPLATE_TEST_CASE("stream: nor where the kernel cannot leave the signal out", "", EpollPoller,
                    PollPoller) {
-    constexpr int not_allowed = 77;
+    static constexpr int not_allowed = 77;
     int status =
         in_child([] { return take_pwritev2_away() ? write_to_the_gone<TestType>() : not_allowed; });
     if (WIFEXITED(status) && WEXITSTATUS(status) == not_allowed) {

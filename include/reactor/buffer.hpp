@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <span>
 #include <string_view>
@@ -47,7 +48,9 @@ class Buffer {
     [[nodiscard]] static Buffer uninitialized(std::size_t size) {
         Buffer buffer;
         if (size != 0) {
-            buffer.block_ = new (::operator new(sizeof(Block) + size)) Block{{1}, size};
+            constexpr std::size_t most = std::numeric_limits<std::size_t>::max();
+            const std::size_t whole = size < most - sizeof(Block) ? sizeof(Block) + size : most;
+            buffer.block_ = new (::operator new(whole)) Block{{1}, size};
         }
         return buffer;
     }

@@ -64,7 +64,6 @@ class Runtime<S, P> {
     Runtime(S service, const Options& options, std::error_code& error)
         : Runtime(std::move(service), options, make_poller(error), Unchecked{}) {
         error = error ? error : failure_;
-        ended_ = ended_ || error;
     }
     Runtime(S service, const Options& options, P poller, std::error_code& error)
         : Runtime(std::move(service), options, std::move(poller), Unchecked{}) {
@@ -74,7 +73,6 @@ class Runtime<S, P> {
     Runtime& operator=(const Runtime&) = delete;
     /// Destroys what is registered, without a callback; shut down first to have it handed over.
     [[gnu::cold]] ~Runtime() {
-        own_.registrations_are_foreign = is_foreign();
         line_->mailbox.close();
         line_->mailbox.collect();
         while (line_->mailbox.has_next()) {
@@ -160,8 +158,7 @@ class Runtime<S, P> {
     [[gnu::cold]] Runtime(S&& service, const Options& options, P&& poller, Unchecked)
         : dispatcher_(std::move(service), options, std::move(poller)),
           own_(dispatcher_.own),
-          options_(dispatcher_.options),
-          owner_(Kernel::process_id()) {
+          options_(dispatcher_.options) {
         const os::Result bell = Kernel::event_fd();
         failure_ = bell.code();
         line_ = std::make_shared<Line>(
@@ -170,7 +167,10 @@ class Runtime<S, P> {
         if (!failure_) {
             failure_ = own_.poller.watch_waker(bell.fd());
         }
-        ended_ = static_cast<bool>(failure_);
+        if (failure_) {
+            ended_ = true;
+            line_->mailbox.close();
+        }
     }
     [[nodiscard]] static P make_poller(std::error_code& error) {
         if constexpr (std::constructible_from<P, std::error_code&>) {
@@ -194,14 +194,13 @@ class Runtime<S, P> {
         return !reach_end();
     }
 
-    [[nodiscard]] bool is_foreign() const noexcept { return Kernel::process_id() != owner_; }
     /// False after the end, and where a turn is refused.
     [[nodiscard]] bool may_turn(std::error_code& error) const noexcept {
         if (in_turn_) [[unlikely]] {
             error = std::make_error_code(std::errc::resource_deadlock_would_occur);
             return false;
         }
-        if (is_foreign()) [[unlikely]] {
+        if (own_.is_foreign()) [[unlikely]] {
             error = std::make_error_code(std::errc::operation_not_permitted);
             return false;
         }
@@ -211,7 +210,7 @@ class Runtime<S, P> {
 
     /// How long the next wait may take.
     [[nodiscard]] Duration idle_span() {
-        if (!completed_ || own_.restless) {
+        if (!completed_ || own_.restless || stopping()) {
             return Duration::zero();
         }
         const std::optional<Timestamp> deadline = own_.wheel.next_deadline();
@@ -244,6 +243,7 @@ class Runtime<S, P> {
         }
         if (!dispatcher_.actions.empty()) [[unlikely]] {
             dispatcher_.perform_waiting();
+            own_.restless = true; // what was asked for now has its flush before the loop sleeps
         }
     }
 
@@ -380,7 +380,6 @@ class Runtime<S, P> {
 
     /// What a controller asked for besides sending.
     [[gnu::cold]] void take_requests() {
-        own_.restless = true;
         if (line_->shutdown.load(std::memory_order_acquire)) {
             dispatcher_.stopping = true;
         }
@@ -535,7 +534,6 @@ class Runtime<S, P> {
     TimerId drain_timer_;
     Farewell farewell_;
     std::error_code failure_;
-    int owner_;
     bool in_turn_ = false;
     bool asleep_ = false; ///< who sends will ring
     bool ghost_told_ = false;

@@ -33,6 +33,8 @@ template class reactor::Runtime<
 // and, for clang 14, have fd().
 template class reactor::Runtime<MinimalHandler, FromNothing<PollerWith<CanBeNested>>>;
 template class reactor::Runtime<MinimalHandler,
+                                FromNothing<PollerWith<CanBeNested, TellsThatItNeverWaits>>>;
+template class reactor::Runtime<MinimalHandler,
                                 FromNothing<PollerWith<CanBeNested, CanStartAfresh>>>;
 
 // What another thread holds.

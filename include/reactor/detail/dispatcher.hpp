@@ -172,6 +172,7 @@ class Dispatcher {
             }
             if (slot->hole) {
                 slot->hole = false;
+                slot->returns_until = actions.asked();
                 --own.holes;
                 tell(Error(ErrorKind::send_returned, slot->id,
                            std::make_error_code(std::errc::no_buffer_space)));
@@ -318,7 +319,11 @@ class Dispatcher {
     }
     [[gnu::cold]] void return_send(Slot<Transport, Role::transport>& slot, const Action& action,
                                    WriteStatus status) {
-        slot.returns_until = std::max(slot.returns_until, actions.asked());
+        if (status == WriteStatus::ended) {
+            slot.returns_until = 0; // what follows meets the same end
+        } else if (actions.taken() > slot.returns_until) {
+            slot.returns_until = actions.asked();
+        }
         Error error(ErrorKind::send_returned, slot.id, std::make_error_code(cause_of(status)));
         error.put_payload(action.payload());
         tell(std::move(error));
@@ -541,6 +546,7 @@ class Dispatcher {
     void fire_deadline(Registry<R, role>& registry, Slot<R, role>& slot) {
         if constexpr (has_deadline<R>) {
             slot.lazy = {};
+            registry.touch(slot);
             const std::optional<Timestamp> deadline = slot.resource.deadline();
             if (deadline && *deadline <= own.turn_time()) {
                 slot.resource.handle_deadline();
@@ -548,7 +554,6 @@ class Dispatcher {
                     return;
                 }
             }
-            registry.touch(slot);
             own.renew_deadline(slot);
         }
     }

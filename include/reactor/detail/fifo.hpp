@@ -7,7 +7,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -16,6 +18,8 @@ namespace detail {
 
 template <class T>
 class Fifo {
+    static_assert(std::is_nothrow_move_constructible_v<T>);
+
   public:
     [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
@@ -64,8 +68,20 @@ class Fifo {
   private:
     static constexpr std::size_t kept_bytes = 64 * 1024;
 
-    /// Moves what waits to the front of a new block: T need not be assignable.
+    /// Room at the back: where much was taken, by moving up, else in a larger block. T need not be
+    /// assignable.
     [[gnu::cold]] void grow() {
+        if (head_ > size_) {
+            for (std::size_t n = 0; n < size_; ++n) {
+                items_[n].~T();
+                ::new (static_cast<void*>(&items_[n])) T(std::move(items_[head_ + n]));
+            }
+            while (items_.size() > size_) {
+                items_.pop_back();
+            }
+            head_ = 0;
+            return;
+        }
         std::vector<T> larger;
         larger.reserve(2 * size_ + 8);
         for (std::size_t n = head_; n < items_.size(); ++n) {

@@ -36,7 +36,8 @@ class Holdings final : public Desk<Listener, Transport> {
           transports(options.transports),
           stream_limits_(options.stream),
           auto_pause_(options.auto_pause),
-          timer_limit_(options.timers) {}
+          timer_limit_(options.timers),
+          owner_(Kernel::process_id()) {}
     [[gnu::cold]] ~Holdings() {
         drop_all(listeners);
         drop_all(transports);
@@ -73,6 +74,9 @@ class Holdings final : public Desk<Listener, Transport> {
     bool cancel_timer(TimerId timer) noexcept override { return wheel.cancel(timer); }
     [[nodiscard]] Timestamp clock() override { return poller.now(); }
 
+    /// Whether this is a forked child: the kernel's registrations are the parent's, and stay.
+    [[nodiscard]] bool is_foreign() const noexcept { return Kernel::process_id() != owner_; }
+
     // -- coming and going -------------------------------------------------------------------------
 
     /// Puts the resource under its reserved id. On an error it is untouched, and the id is free.
@@ -86,6 +90,10 @@ class Holdings final : public Desk<Listener, Transport> {
         }
         if constexpr (takes_stream_limits<R>) {
             resource.inherit_limits(stream_limits_);
+        }
+        if (is_foreign()) {
+            registry.cancel(id);
+            return std::make_error_code(std::errc::operation_not_permitted);
         }
         const Interest interest = resource.interest();
         if (!interest.none()) {
@@ -149,6 +157,9 @@ class Holdings final : public Desk<Listener, Transport> {
     /// Tells the poller what is wanted now.
     template <class R, Role role>
     [[nodiscard, gnu::noinline]] std::error_code renew_interest(Slot<R, role>& slot) {
+        if (is_foreign()) {
+            return {};
+        }
         const Interest interest = wanted(slot);
         const int fd = slot.resource.fd();
         std::error_code error;
@@ -213,13 +224,11 @@ class Holdings final : public Desk<Listener, Transport> {
     std::size_t lazy_timers = 0;
     /// Set at the end: nothing that a callback asks for is done any more.
     bool is_parting = false;
-    /// Set in a forked child: the kernel's registrations are the parent's, and stay.
-    bool registrations_are_foreign = false;
 
   private:
     template <class R, Role role>
     void forget(Slot<R, role>& slot) noexcept {
-        if (!slot.armed.none() && !registrations_are_foreign) {
+        if (!slot.armed.none() && !is_foreign()) {
             poller.unwatch(slot.resource.fd(), slot.id);
         }
         if constexpr (has_deadline<R>) {
@@ -240,6 +249,7 @@ class Holdings final : public Desk<Listener, Transport> {
     StreamLimits stream_limits_;
     bool auto_pause_;
     std::size_t timer_limit_;
+    int owner_;
 };
 
 } // namespace detail

@@ -102,7 +102,8 @@ class NodePool {
                 continue;
             if (next != none)
                 return number;
-            // The last node must stay. This one is owed to us elsewhere.
+            // The last one must stay in the queue, but the count promises one: of those cancelled
+            // or of those never used. Where others were faster it is undone and tried again.
             if (const Number spare = pop_spare(); spare != none)
                 return spare;
             if (const Number made = make(); made != none)

@@ -26,8 +26,9 @@ class BasicTcpStream : public BasicStream<KernelType> {
     /// close-on-exec and sets NODELAY. On an error the descriptor is closed.
     BasicTcpStream(Fd fd, std::error_code& error) noexcept
         : BasicStream<Kernel>(std::move(fd), error) {
-        if (!error) {
-            error = set_no_delay(true);
+        error = error ? error : set_no_delay(true);
+        if (error) {
+            static_cast<void>(this->release());
         }
     }
 #ifdef __cpp_exceptions
