@@ -49,8 +49,9 @@ struct Lines : Service<NoListener, Stream> {
 };
 
 int main() {
+    // A socket cannot be opened anew.
     const int opened = ::open("/proc/self/fd/0", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    const int fd = opened >= 0 ? opened : ::fcntl(0, F_DUPFD_CLOEXEC, 3); // a socket cannot be opened
+    const int fd = opened >= 0 ? opened : ::fcntl(0, F_DUPFD_CLOEXEC, 3);
     Runtime<Lines> runtime{Lines{}};
     runtime.controller().register_transport(Stream{os::Fd{fd}});
     runtime.run();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// 7 of 7: how to test a service: first with no reactor at all, then in a whole runtime whose poller and
-// whose clock are the test's. No socket is opened, no thread is started, and no time passes.
+// 7 of 7: how to test a service: first with no reactor at all, then in a whole runtime whose poller
+// and whose clock are the test's. No socket is opened, no thread is started, and no time passes.
 #include <reactor/net/tcp.hpp>
 #include <reactor/reactor.hpp>
 #include <reactor/testing/fake_poller.hpp>

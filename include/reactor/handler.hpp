@@ -79,6 +79,8 @@ namespace detail {
 
 template <class S>
 concept is_complete = requires { sizeof(S); };
+template <class S>
+concept is_movable = is_complete<S> && std::move_constructible<S>;
 
 template <class S>
 concept names_listener = requires { typename S::Listener; } && Resource<typename S::Listener>;
@@ -130,7 +132,7 @@ concept answers_registered =
     };
 template <class S>
 concept answers_command =
-    std::same_as<typename S::Command, NoCommand> ||
+    (std::same_as<typename S::Command, NoCommand> && !requires { &S::handle_command; }) ||
     requires(S& s, typename S::Command&& command, typename S::Actions& actions) {
         { s.handle_command(std::move(command), actions) } -> std::same_as<void>;
     };
@@ -167,7 +169,7 @@ concept drain_is_well_formed = answers_drain<S> || !requires { &S::handle_drain;
 /// left. All are public, return void, and may throw: see Runtime::run().
 template <class S>
 concept Handler =
-    detail::is_complete<S> && detail::names_listener<S> && detail::names_transport<S> &&
+    detail::is_movable<S> && detail::names_listener<S> && detail::names_transport<S> &&
     detail::names_command<S> && detail::names_actions<S> && detail::names_error<S> &&
     detail::answers_listener_event<S> && detail::answers_transport_event<S> &&
     detail::answers_command<S> && detail::answers_start<S> && detail::answers_tick<S> &&
@@ -201,8 +203,11 @@ struct ExplainCallbacks {
     static_assert(answers_transport_event<S>,
                   "the service must have a public void handle_transport_event(ResourceId, "
                   "Transport::Event, Actions&)");
-    static_assert(answers_command<S>, "the service names a Command, so it must have a public void "
-                                      "handle_command(Command, Actions&)");
+    static_assert(answers_command<S> || std::same_as<typename S::Command, NoCommand>,
+                  "the service names a Command, so it must have a public void "
+                  "handle_command(Command, Actions&)");
+    static_assert(answers_command<S>, "the service has a handle_command, so it must name a type "
+                                      "Command, as Service<Listener, Transport, Command> does");
     static_assert(answers_start<S>, "the service's handle_start must be public and read: void "
                                     "handle_start(Actions&)");
     static_assert(answers_tick<S>,
@@ -231,6 +236,8 @@ template <class S>
 struct ExplainHandler {
     static_assert(is_complete<S>, "the service is not complete here: define it before the Runtime "
                                   "or Reactor that runs it");
+    static_assert(!is_complete<S> || std::move_constructible<S>,
+                  "the service must be movable: the Runtime owns it by value");
     static_assert(!is_complete<S> || requires { typename S::Listener; },
                   "the service must name a type Listener: derive it publicly from "
                   "Service<Listener, Transport>");

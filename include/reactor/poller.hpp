@@ -83,19 +83,28 @@ template <class P>
 concept can_start_afresh = requires(P& p) {
     { p.start_afresh() } -> std::same_as<std::error_code>;
 };
+template <class P>
+concept nesting_is_well_formed = can_be_nested<P> || !requires { &P::fd; };
+template <class P>
+concept never_waiting_is_well_formed =
+    tells_that_it_never_waits<P> || !requires { &P::never_waits; };
+template <class P>
+concept afresh_is_well_formed =
+    can_start_afresh<P> || !requires { &P::start_afresh; };
 
 } // namespace detail
 
 /// The demultiplexer of a runtime.
 ///
-/// - `typename P::Kernel`: what its system calls, the waker's and the clock's go through.
+/// - `typename P::Kernel`: what its system calls go through, and the runtime's: that one takes
+///   `process_id`, `sleep`, `close`, `set_non_blocking`, `event_fd` and `ring` (see os::Kernel).
 /// - `Timestamp now()`: a fresh reading of the monotonic clock.
 /// - `std::error_code watch(int fd, ResourceId, Interest)`: from now on the descriptor's readiness
 ///   is reported under that id. The interest is not empty. EEXIST if it is watched already. On an
 ///   error nothing has changed. Regular files count as always ready.
 /// - `std::error_code set_interest(int fd, ResourceId, Interest)`: another interest, not empty.
-/// - `void unwatch(int fd, ResourceId)`: no report of that id comes from a later wait. Called before
-///   the descriptor is closed; must bear that somebody closed it before.
+/// - `void unwatch(int fd, ResourceId)`: no report of that id comes from a later wait. Called
+///   before the descriptor is closed; must bear that somebody closed it before.
 /// - `std::error_code watch_waker(int fd)`: an eventfd(2) that ends the wait when it is rung, and
 ///   is not reported. Called once, first.
 /// - `PollResult wait(Duration timeout, std::size_t most)`: waits until something is ready, the
@@ -109,15 +118,20 @@ concept can_start_afresh = requires(P& p) {
 /// - `std::error_code start_afresh()`: forgets every registration but the waker's, even those that
 ///   cannot be named any more; the runtime watches everything again (see BasicEpollPoller).
 template <class P>
-concept Poller = detail::names_kernel<P> && detail::tells_time<P> && detail::watches<P> &&
-                 detail::sets_interest<P> && detail::unwatches<P> && detail::watches_waker<P> &&
-                 detail::waits<P> && detail::gives_events<P>;
+concept Poller = std::move_constructible<P> && detail::names_kernel<P> && detail::tells_time<P> &&
+                 detail::watches<P> && detail::sets_interest<P> && detail::unwatches<P> &&
+                 detail::watches_waker<P> &&
+                 detail::waits<P> && detail::gives_events<P> &&
+                 detail::nesting_is_well_formed<P> && detail::never_waiting_is_well_formed<P> &&
+                 detail::afresh_is_well_formed<P>;
 
 namespace detail {
 
 /// Instantiated where a Poller was wanted and P is none: the first error names the clause.
 template <class P>
 struct ExplainPoller {
+    static_assert(std::move_constructible<P>,
+                  "a Poller must be movable: the runtime owns it by value");
     static_assert(names_kernel<P>, "a Poller must name its Kernel, with: static Timestamp now()");
     static_assert(tells_time<P>, "a Poller must have a public Timestamp now()");
     static_assert(watches<P>, "a Poller must have a public std::error_code watch(int fd, "
@@ -131,6 +145,12 @@ struct ExplainPoller {
                             "std::size_t most)");
     static_assert(gives_events<P>,
                   "a Poller must have a public PollEvent event(std::size_t index) const");
+    static_assert(nesting_is_well_formed<P>,
+                  "the optional power of a Poller must read: int fd() const");
+    static_assert(never_waiting_is_well_formed<P>,
+                  "the optional power of a Poller must read: bool never_waits() const");
+    static_assert(afresh_is_well_formed<P>, "the optional power of a Poller must read: "
+                                            "std::error_code start_afresh()");
     static constexpr bool explained = true;
 };
 

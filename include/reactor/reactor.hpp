@@ -101,6 +101,9 @@ class Reactor<S, P> {
     /// signals had before come back. If the signals cannot be had (no descriptor), waits as join()
     /// does.
     Farewell join_until_signal(Duration grace = Duration::zero()) {
+        if (!joinable_) {
+            return join(); // it has ended, or never begun
+        }
         std::error_code error;
         detail::StopSignal signal(error);
         if (!error) {

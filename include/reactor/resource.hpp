@@ -89,6 +89,8 @@ concept trouble_is_well_formed = tells_trouble<R> || !requires { &R::trouble; };
 template <class R>
 concept deadline_is_well_formed =
     has_deadline<R> || (!requires { &R::deadline; } && !requires { &R::handle_deadline; });
+template <class R>
+concept limits_are_well_formed = takes_stream_limits<R> || !requires { &R::inherit_limits; };
 
 template <class W>
 concept writes_atomically = requires(W& w, std::span<const std::byte> bytes) {
@@ -114,6 +116,10 @@ template <class W>
 concept shares_buffers = requires(W& w, const Buffer& buffer) {
     { w.write_shared(buffer) } -> std::same_as<WriteStatus>;
 };
+template <class W>
+concept borrowing_is_well_formed = borrows<W> || !requires { &W::write_borrowed; };
+template <class W>
+concept sharing_is_well_formed = shares_buffers<W> || !requires { &W::write_shared; };
 
 } // namespace detail
 
@@ -134,15 +140,15 @@ concept shares_buffers = requires(W& w, const Buffer& buffer) {
 ///   (zero: clean). It leaves the reactor then.
 /// - `std::error_code trouble()`: asked then too; a cause is told to `handle_error` and is no end.
 ///   It must be told once: asked again it answers zero.
-/// - `std::optional<Timestamp> deadline() const`, `void handle_deadline()`: the next moment at which
-///   it wants to be asked although nothing is ready; costs one lazy timer a resource.
+/// - `std::optional<Timestamp> deadline() const`, `void handle_deadline()`: the next moment at
+///   which it wants to be asked although nothing is ready; costs one lazy timer a resource.
 /// - `void inherit_limits(const StreamLimits&)`: is given `Options::stream` as it is registered.
 /// - `static constexpr bool born_non_blocking = true`: spares the runtime the check of O_NONBLOCK.
 template <class R>
 concept Resource = detail::owned_by_value<R> && detail::names_event<R> && detail::answers_fd<R> &&
                    detail::answers_interest<R> && detail::handles_io<R> &&
                    detail::end_is_well_formed<R> && detail::trouble_is_well_formed<R> &&
-                   detail::deadline_is_well_formed<R>;
+                   detail::deadline_is_well_formed<R> && detail::limits_are_well_formed<R>;
 
 /// A Resource that also takes bytes.
 ///
@@ -158,13 +164,14 @@ concept Resource = detail::owned_by_value<R> && detail::names_event<R> && detail
 /// - `std::size_t unsent() const`: bytes accepted and not taken by the kernel.
 ///
 /// Optional powers:
-/// - `WriteStatus write_borrowed(std::span<const std::byte>)`: as `write_atomic`, but the bytes stay
-///   where they are until the next `flush()`, so that only what the kernel leaves need be copied.
+/// - `WriteStatus write_borrowed(std::span<const std::byte>)`: as `write_atomic`, but the bytes
+///   stay where they are until the next `flush()`, so that only what the kernel leaves need be copied.
 /// - `WriteStatus write_shared(const Buffer&)`: as `write_atomic`, keeping the handle, not a copy.
 template <class W>
 concept Writable =
     Resource<W> && detail::writes_atomically<W> && detail::tells_readiness_to_write<W> &&
-    detail::flushes<W> && detail::closes_write<W> && detail::counts_unsent<W>;
+    detail::flushes<W> && detail::closes_write<W> && detail::counts_unsent<W> &&
+    detail::borrowing_is_well_formed<W> && detail::sharing_is_well_formed<W>;
 
 namespace detail {
 
@@ -186,6 +193,8 @@ struct ExplainResource {
     static_assert(deadline_is_well_formed<R>,
                   "the optional power of a Resource must read: std::optional<Timestamp> deadline() "
                   "const, with void handle_deadline()");
+    static_assert(limits_are_well_formed<R>, "the optional power of a Resource must read: void "
+                                             "inherit_limits(const StreamLimits&)");
     static constexpr bool explained = true;
 };
 
@@ -199,6 +208,11 @@ struct ExplainWritable : ExplainResource<W> {
     static_assert(flushes<W>, "a Writable must have a public void flush()");
     static_assert(closes_write<W>, "a Writable must have a public void close_write()");
     static_assert(counts_unsent<W>, "a Writable must have a public std::size_t unsent() const");
+    static_assert(borrowing_is_well_formed<W>,
+                  "the optional power of a Writable must read: WriteStatus "
+                  "write_borrowed(std::span<const std::byte>)");
+    static_assert(sharing_is_well_formed<W>, "the optional power of a Writable must read: "
+                                             "WriteStatus write_shared(const Buffer&)");
 };
 
 } // namespace detail

@@ -408,8 +408,8 @@ class Runtime<S, P> {
         Kernel::sleep(std::min(rest, max_wait));
     }
 
-    /// A report of nobody. Of who has left since the wait it is no surprise. Of anybody else it is a
-    /// ghost: a descriptor that was closed behind our back and lives on in a duplicate, which the
+    /// A report of nobody. Of who has left since the wait it is no surprise. Of anybody else it is
+    /// a ghost: a descriptor that was closed behind our back and lives on in a duplicate, which the
     /// kernel will report for ever. Then the poller starts afresh with who is really here.
     [[gnu::cold]] void nobody_there(ResourceId id) {
         if (!id) {

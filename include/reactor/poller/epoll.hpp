@@ -90,8 +90,9 @@ class BasicEpollPoller {
     }
 
     [[nodiscard]] PollResult wait(Duration timeout, std::size_t most) {
+        most = std::clamp<std::size_t>(most, 1, std::numeric_limits<int>::max());
         if (batch_.size() != most) [[unlikely]] {
-            batch_.resize(std::clamp<std::size_t>(most, 1, std::numeric_limits<int>::max()));
+            batch_.resize(most);
         }
         std::size_t from_kernel = batch_.size();
         always_ready_.clear();
