@@ -1222,6 +1222,7 @@ TEMPLATE_TEST_CASE("a stream never gets a silent hole: it leaves with the send t
     Options options;
     options.stream.cap = 1000;
     options.action_queue = 4;
+    options.read_buffer = 1;
     StreamWorld<TestType> world(options);
     std::vector<Pair> pairs(1);
     const ResourceId id = world.begin(pairs).front();
@@ -1239,23 +1240,40 @@ TEMPLATE_TEST_CASE("a stream never gets a silent hole: it leaves with the send t
         world.runtime.turn(0s);
         world.runtime.turn(0s);
     };
-    const bool at_the_cap = GENERATE(true, false);
-    if (at_the_cap) {
+    enum class Where { at_the_cap, at_the_limit, in_one_pump };
+    const Where where = GENERATE(Where::at_the_cap, Where::at_the_limit, Where::in_one_pump);
+    if (where == Where::at_the_cap) {
         act([&](StreamActions& actions) {
             actions.send(id, expected);
             actions.send(id, too_large);
             actions.send(id, "behind");
         });
-    } else { // at the limit of actions, with another behind it in the same turn
+    }
+    // At the limit of actions, with another behind it in the same turn.
+    const auto overflow = [&](StreamActions& actions) {
+        actions.send(id, expected);
+        for (int n = 0; n < 4; ++n) {
+            actions.resume(id);
+        }
+        CHECK_FALSE(actions.send(id, "refused"));
+    };
+    if (where == Where::at_the_limit) {
         world.answers.command = [&](int, StreamActions& actions) { actions.send(id, "behind"); };
         REQUIRE(world.runtime.controller().command(1));
-        act([&](StreamActions& actions) {
-            actions.send(id, expected);
-            for (int n = 0; n < 4; ++n) {
-                actions.resume(id);
+        act(overflow);
+    }
+    if (where == Where::in_one_pump) {
+        int events = 0;
+        world.answers.transport_event = [&](ResourceId, StreamEvent&, StreamActions& actions) {
+            if (++events == 1) {
+                overflow(actions);
+            } else {
+                actions.send(id, "behind");
             }
-            CHECK_FALSE(actions.send(id, "refused"));
-        });
+        };
+        pairs[0].write("ab");
+        world.runtime.turn(0s);
+        CHECK(events == 2);
     }
     CHECK(left);
     const std::string got = pairs[0].read();

@@ -136,6 +136,7 @@ class Reactor<S, P> {
             reactor.runtime_.run();
         } catch (...) {
             reactor.thrown_ = std::current_exception();
+            reactor.runtime_.refuse_commands(); // nobody would handle them
         }
 #else
         std::error_code error;

@@ -73,6 +73,7 @@ class Runtime<S, P> {
     Runtime& operator=(const Runtime&) = delete;
     /// Destroys what is registered, without a callback; shut down first to have it handed over.
     [[gnu::cold]] ~Runtime() {
+        ended_ = true; // for the destructors of resources, should they call back
         line_->mailbox.close();
         line_->mailbox.collect();
         while (line_->mailbox.has_next()) {
@@ -136,6 +137,8 @@ class Runtime<S, P> {
     [[nodiscard]] S& service() noexcept { return dispatcher_.service; }
     /// The poller; between turns, on the loop's thread.
     [[nodiscard]] P& poller() noexcept { return own_.poller; }
+    /// From now on controllers say `closed`. For whoever will not run it any more.
+    void refuse_commands() noexcept { line_->mailbox.close(); }
     /// The handle for other threads; it may outlive the runtime.
     [[nodiscard]] Controller controller() const noexcept { return Controller(line_); }
     /// How the run ended, once it has.
@@ -145,6 +148,8 @@ class Runtime<S, P> {
     [[nodiscard]] std::uint64_t stale_reports() const noexcept { return stale_reports_; }
 
   private:
+    static constexpr Duration ghost_rest = std::chrono::milliseconds{10};
+
     struct Unchecked {};
     /// True while its scope lasts, whatever way it is left.
     struct Within {
@@ -255,11 +260,17 @@ class Runtime<S, P> {
         if (timeout > Duration::zero() && !fall_asleep()) {
             timeout = Duration::zero();
         }
+        if (std::exchange(ghost_rests_, false)) [[unlikely]] {
+            Kernel::sleep(std::clamp<Duration>(max_wait, Duration::zero(), ghost_rest));
+        }
         own_.left.clear();
         const PollResult result = own_.poller.wait(timeout, options_.events_per_wait);
         if (asleep_) {
             line_->mailbox.awake();
             asleep_ = false;
+        }
+        if (line_->mailbox.collect()) [[unlikely]] {
+            take_requests();
         }
         own_.restless = completed_ = false;
         own_.turn_time_known = false;
@@ -299,11 +310,10 @@ class Runtime<S, P> {
 
     void serve_readiness() {
         while (next_report_ != reported_ && !stopping()) {
-            const PollEvent event = own_.poller.event(next_report_);
+            const PollEvent event = own_.poller.event(next_report_++);
             if (!dispatcher_.serve(event.id, event.readiness)) [[unlikely]] {
                 nobody_there(event.id);
             }
-            ++next_report_; // served: a throw would have left it there
         }
         if (!own_.left_over.empty()) {
             dispatcher_.serve_left_over();
@@ -313,6 +323,7 @@ class Runtime<S, P> {
     void take_commands() {
         if (line_->mailbox.collect()) [[unlikely]] {
             take_requests();
+            own_.restless = true; // who woke us meanwhile is owed a whole turn
         }
         if (line_->mailbox.has_next()) {
             take_messages();
@@ -344,7 +355,7 @@ class Runtime<S, P> {
     /// Ends the run if it is time. True once it has ended.
     bool reach_end() {
         if (dispatcher_.draining && led_out_ && own_.transports.live() == 0 &&
-            dispatcher_.actions.empty()) {
+            dispatcher_.actions.empty() && !line_->mailbox.has_next()) {
             dispatcher_.stopping = true;
         }
         if (stopping()) [[unlikely]] {
@@ -416,7 +427,8 @@ class Runtime<S, P> {
             return; // the waker
         }
         ++stale_reports_;
-        if (std::find(own_.left.begin(), own_.left.end(), id) != own_.left.end()) {
+        const auto left = own_.left.waiting();
+        if (std::find(left.begin(), left.end(), id) != left.end()) {
             return;
         }
         if constexpr (detail::can_start_afresh<P>) {
@@ -433,7 +445,7 @@ class Runtime<S, P> {
         if (!std::exchange(ghost_told_, true)) {
             dispatcher_.tell(Error(ErrorKind::poll_failed, {}, error));
         }
-        Kernel::sleep(std::chrono::milliseconds{10});
+        ghost_rests_ = true;
     }
 
     /// The gentle end: listeners leave, the service (or we) takes leave of the transports.
@@ -464,7 +476,9 @@ class Runtime<S, P> {
         if (!dispatcher_.draining) {
             drain_timer_ = own_.wheel.set(drain_deadline_, Duration::zero(), own_.drain_tag);
             own_.lazy_timers += drain_timer_ ? 1U : 0U;
-            dispatcher_.stopping = !drain_timer_; // no memory to wait with: forced now
+            if (!drain_timer_) {
+                dispatcher_.stopping = true; // no memory to wait with: forced now
+            }
             dispatcher_.draining = true;
         } else {
             own_.wheel.reset(drain_timer_, drain_deadline_);
@@ -537,6 +551,7 @@ class Runtime<S, P> {
     bool in_turn_ = false;
     bool asleep_ = false; ///< who sends will ring
     bool ghost_told_ = false;
+    bool ghost_rests_ = false; ///< the next wait comes a little later
     bool started_ = false;
     bool completed_ = false; ///< the last turn was not thrown out of
     bool led_out_ = false;

@@ -27,7 +27,7 @@ awk '
     function has_test_case(text, name,    at, before) {
         name = "\"" name "\""
         while ((at = index(text, name)) > 0) {
-            before = substr(text, at > 200 ? at - 200 : 1, at > 200 ? 199 : at - 1)
+            before = substr(text, at > 200 ? at - 200 : 1, at > 200 ? 200 : at - 1)
             if (before ~ /(TEST_CASE|SCENARIO)[A-Z_]*\([^"()]*$/) return 1
             text = substr(text, at + length(name))
         }

@@ -84,9 +84,8 @@ class Dispatcher {
     /// Gives those their turn that had more to yield than their budget, or whom nobody reports.
     void serve_left_over() {
         for (std::size_t n = own.left_over.size(); n > 0 && !stopping; --n) {
-            const ResourceId id = own.left_over.front();
-            with_any(id, [&](auto& registry, auto& slot) { serve_left_over(registry, slot); });
-            static_cast<void>(own.left_over.take()); // served: a throw would have left it there
+            with_any(own.left_over.take(),
+                     [&](auto& registry, auto& slot) { serve_left_over(registry, slot); });
         }
     }
     /// What the turn ends with for who was touched: one write, what that caused, the new interest.
@@ -99,7 +98,9 @@ class Dispatcher {
             Slot<R, role>& slot = registry.take_touched();
             goes_on = &slot != last;
             if (slot.live) [[likely]] {
+                Unfinished<R, role> unfinished(registry, slot);
                 finish_turn_of(registry, slot);
+                unfinished.finished = true;
             }
         }
         own.restless |= registry.any_touched();
@@ -194,6 +195,39 @@ class Dispatcher {
     std::optional<Duration> drain_asked;
 
   private:
+    /// Left by a throw, it sees to it that the resource has the rest of its share: it is looked at
+    /// again when the next turn ends, and then asked for what it may still have.
+    template <class R, Role role>
+    struct Interrupted {
+        explicit Interrupted(Slot<R, role>& of) noexcept : slot(of), id(of.id) {}
+        Interrupted(const Interrupted&) = delete;
+        Interrupted& operator=(const Interrupted&) = delete;
+        ~Interrupted() {
+            if (!over && slot.id == id) {
+                slot.held_back = true;
+            }
+        }
+        Slot<R, role>& slot;
+        ResourceId id;
+        bool over = false;
+    };
+    /// Left by a throw, it has the resource looked at again when the next turn ends.
+    template <class R, Role role>
+    struct Unfinished {
+        Unfinished(Registry<R, role>& in, Slot<R, role>& of) noexcept
+            : registry(in), slot(of), id(of.id) {}
+        Unfinished(const Unfinished&) = delete;
+        Unfinished& operator=(const Unfinished&) = delete;
+        ~Unfinished() {
+            if (!finished && slot.live && slot.id == id) {
+                registry.touch(slot);
+            }
+        }
+        Registry<R, role>& registry;
+        Slot<R, role>& slot;
+        ResourceId id;
+        bool finished = false;
+    };
     /// True while its scope lasts, whatever way it is left.
     struct Flag {
         explicit Flag(bool& flag) noexcept : flag_(flag) { flag_ = true; }
@@ -376,24 +410,8 @@ class Dispatcher {
             slot.left_over = false;
             return own.leave_over(slot);
         }
-        // A throw leaves the entry where it is; so the mark has to come back, too.
-        struct Mark {
-            explicit Mark(Slot<R, role>& of) noexcept : slot(of), id(of.id) {
-                slot.left_over = false;
-            }
-            Mark(const Mark&) = delete;
-            Mark& operator=(const Mark&) = delete;
-            ~Mark() {
-                if (!served && slot.id == id) {
-                    slot.left_over = true;
-                }
-            }
-            Slot<R, role>& slot;
-            ResourceId id;
-            bool served = false;
-        } mark(slot);
+        slot.left_over = false;
         serve(registry, slot.id, Readiness{true, true, false, false});
-        mark.served = true;
     }
 
     template <class R, Role role>
@@ -404,10 +422,12 @@ class Dispatcher {
         }
         slot->served = own.turn;
         registry.touch(*slot);
+        Interrupted<R, role> interrupted(*slot);
         if (readiness.calls_for(Io::read)) {
             if (!own.may_read(*slot)) [[unlikely]] {
                 slot->held_back = !slot->paused;
             } else if (!pump<Io::read>(registry, *slot, id)) {
+                interrupted.over = true;
                 return true;
             }
         }
@@ -418,6 +438,7 @@ class Dispatcher {
                 pump<Io::write>(registry, *slot, id);
             }
         }
+        interrupted.over = true;
         return true;
     }
 
@@ -489,7 +510,6 @@ class Dispatcher {
         const ResourceId id = slot.id;
         if constexpr (tells_trouble<R>) {
             if (const std::error_code trouble = slot.resource.trouble()) [[unlikely]] {
-                registry.touch(slot);
                 tell(Error(ErrorKind::trouble, id, trouble));
                 if (slot.id != id) {
                     return false;

@@ -112,7 +112,7 @@ class Holdings final : public Desk<Listener, Transport> {
     /// Takes a resource out: first from the poller and the wheel, then from its slot.
     template <class R, Role role>
     [[nodiscard]] R take_out(Registry<R, role>& registry, Slot<R, role>& slot) {
-        left.push_back(slot.id);
+        left.push(ResourceId(slot.id));
         forget(slot);
         return registry.extract(slot);
     }
@@ -215,7 +215,7 @@ class Holdings final : public Desk<Listener, Transport> {
     Fifo<ResourceId> left_over;
     std::size_t holes = 0;
     /// Who has left since the last wait: what that one reported of them is no surprise.
-    std::vector<ResourceId> left;
+    Fifo<ResourceId> left;
     /// The number of this turn, to know who had its share of it.
     std::uint32_t turn = 0;
     /// Something is left to do: the next wait does not sleep. Who leaves something sets it.

@@ -208,10 +208,11 @@ struct Kernel {
             const Result result = retried([&] {
                 return call(SYS_pwritev2, fd, parts.data(), parts.size(), -1L, -1L, no_signal);
             });
-            if (result.error != EOPNOTSUPP && result.error != ENOSYS && result.error != EINVAL) {
+            if (result.error == EOPNOTSUPP || result.error == ENOSYS) {
+                kernel_can.store(false, std::memory_order_relaxed);
+            } else if (result.error != EINVAL) {
                 return result;
             }
-            kernel_can.store(false, std::memory_order_relaxed);
         }
         return write_with_sigpipe_masked(fd, parts);
     }
