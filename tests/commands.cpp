@@ -343,8 +343,15 @@ TEST_CASE("a command from a handler on the loop's own thread never rings, and co
         runtime.turn(1h);
         CHECK(runtime.poller().last_timeout() == 0s);
     }
+    bool first = true;
+    answers.tick = [&](ToyActions&) {
+        if (std::exchange(first, false)) {
+            REQUIRE(controller.command(3)); // just awake from a sleep
+        }
+    };
     runtime.turn(1h);
-    CHECK(take_notes() == "start command(0) command(1) command(2) command(3)");
+    CHECK(runtime.poller().last_timeout() == 1h);
+    CHECK(take_notes() == "start command(0) command(1) command(2) command(3) command(3)");
     CHECK(RungKernel::rings == 0);
 }
 

@@ -849,8 +849,14 @@ TEST_CASE("a poller that cannot start afresh stays as it was", "[poller]") {
     const Fd file = memory_file();
     rig.watch(pipe.ours, 2, reading);
     rig.watch(file, 3, reading);
-    SECTION("no descriptor") { PlannedKernel::creating.fail(EMFILE, 0, 1); }
-    SECTION("the waker is refused") { PlannedKernel::controlling.fail(ENOSPC, 0, 1); }
+    SECTION("no descriptor") {
+        PlannedKernel::creating.fail(EMFILE, 0, 1);
+        REQUIRE(rig.poller.haunted());
+    }
+    SECTION("the waker is refused") {
+        PlannedKernel::controlling.fail(ENOSPC, 0, 1);
+        REQUIRE(rig.poller.haunted());
+    }
     const int before = rig.poller.fd();
     CHECK(rig.poller.start_afresh());
     CHECK(rig.poller.fd() == before);

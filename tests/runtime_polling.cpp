@@ -1187,9 +1187,10 @@ TEMPLATE_TEST_CASE("a descriptor closed behind the runtime's back is its own har
     const int number = pair.ours.get();
     const ResourceId id = loop.add(std::move(pair.ours));
     Fd duplicate;
-    SECTION("and it is gone for good") {}
+    SECTION("and it is gone for good") { REQUIRE(duplicate.get() == -1); }
     SECTION("while a duplicate lives") {
         duplicate.reset(os::Kernel::duplicate(number).fd());
+        REQUIRE(duplicate.get() >= 0);
     }
     loop.turns(2);
     REQUIRE(::close(number) == 0);

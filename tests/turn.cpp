@@ -203,6 +203,23 @@ TEST_CASE("what a callback asks for is performed right after it, in order, and n
     CHECK(deepest == 1);
 }
 
+TEST_CASE("a long chain of causes does not deepen the stack") {
+    World world;
+    world.begin({});
+    std::set<std::uintptr_t> depths;
+    int told = 0;
+    world.answers.error = [&](auto&, ToyActions& actions) {
+        char here = 0;
+        depths.insert(reinterpret_cast<std::uintptr_t>(&here));
+        if (++told < 10'000) {
+            actions.pause(ResourceId{}); // which causes the next
+        }
+    };
+    world.act([](ToyActions& actions) { actions.pause(ResourceId{}); });
+    CHECK(told == 10'000);
+    CHECK(depths.size() == 1);
+}
+
 TEST_CASE("sends and other requests of one callback are performed in the order of asking") {
     World world;
     Wire& a = world.wires.add("a");

@@ -165,7 +165,7 @@ concept Resource = detail::owned_by_value<R> && detail::names_event<R> && detail
 ///
 /// Optional powers:
 /// - `WriteStatus write_borrowed(std::span<const std::byte>)`: as `write_atomic`, but the bytes
-///   stay where they are until the next `flush()`, so that only what the kernel leaves need be copied.
+///   stay where they are until the next `flush()`: only what the kernel leaves need be copied.
 /// - `WriteStatus write_shared(const Buffer&)`: as `write_atomic`, keeping the handle, not a copy.
 template <class W>
 concept Writable =

@@ -492,7 +492,7 @@ class Dispatcher {
         if constexpr (std::same_as<R, NoTransport> || std::same_as<R, NoListener>) {
             return;
         } else if constexpr (role == Role::transport) {
-            own.current = std::addressof(slot.resource);
+            own.current = slot.hole ? nullptr : std::addressof(slot.resource);
             own.current_id = id;
             service.handle_transport_event(id, std::move(event), actions);
             own.current = nullptr;

@@ -74,7 +74,7 @@ class Fifo {
         if (head_ > size_) {
             for (std::size_t n = 0; n < size_; ++n) {
                 items_[n].~T();
-                ::new (static_cast<void*>(&items_[n])) T(std::move(items_[head_ + n]));
+                ::new (static_cast<void*>(items_.data() + n)) T(std::move(items_[head_ + n]));
             }
             while (items_.size() > size_) {
                 items_.pop_back();

@@ -61,6 +61,9 @@ class Holdings final : public Desk<Listener, Transport> {
             slot != nullptr && !slot->hole) {
             slot->hole = true;
             restless = true;
+            if (id == this->current_id) {
+                this->current = nullptr; // what follows is to come back as well
+            }
             ++holes;
         }
     }

@@ -9,8 +9,8 @@
 // wait: a signal ends it early, with nothing ready, as deadlines are absolute and a turn is cheap.
 //
 // The calls of the fast path trap into the kernel themselves (by syscall(2) where we do not know
-// the machine), not through the C library's wrappers: those are cancellation points and cost 100 to 146
-// instructions an echo more in a process with several threads.
+// the machine), not through the C library's wrappers: those are cancellation points and cost 100
+// to 146 instructions an echo more in a process with several threads.
 // Nothing here owns a descriptor (os::Fd does); all functions may be called on any thread.
 #pragma once
 
