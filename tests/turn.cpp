@@ -206,11 +206,10 @@ TEST_CASE("what a callback asks for is performed right after it, in order, and n
 TEST_CASE("a long chain of causes does not deepen the stack") {
     World world;
     world.begin({});
-    std::set<std::uintptr_t> depths;
+    std::set<const void*> depths;
     int told = 0;
     world.answers.error = [&](auto&, ToyActions& actions) {
-        char here = 0;
-        depths.insert(reinterpret_cast<std::uintptr_t>(&here));
+        depths.insert(__builtin_frame_address(0));
         if (++told < 10'000) {
             actions.pause(ResourceId{}); // which causes the next
         }
@@ -764,7 +763,7 @@ TEST_CASE("a transport that was held back by its own unsent bytes yields the res
     world.answers.transport_event = [&](ResourceId to, std::string& event, ToyActions& actions) {
         actions.send(to, event);
     };
-    a.room = GENERATE(std::string::npos, std::size_t{0}); // out in the same turn, or later
+    a.room = GENERATE(true, false) ? std::string::npos : 0; // out in the same turn, or later
     world.poller().report_read(id);
     world.runtime.turn(0s);
     CHECK(take_notes() == "event(a 1)");

@@ -63,9 +63,7 @@ class StopSignal {
 
     /// Waits until the bell rings: for a signal, or by ring().
     void wait() noexcept {
-        pollfd bell{bell_.get(), POLLIN, 0};
-        while (os::Kernel::poll({&bell, 1}, Duration::max()).value == 0) {
-        }
+        os::Kernel::await_ring(bell_.get());
         os::Kernel::silence(bell_.get());
     }
     /// Ends the wait. Any thread.
