@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What other threads send: each command once, in each sender's order, whatever else happens; and the
-// thread that runs the loop, from its start to its end.
-#include "catch.hpp"
-#include "scripted.hpp"
-
+// What other threads send: each command once, in each sender's order, whatever else happens; and
+// the thread that runs the loop, from its start to its end.
 #include <reactor/net/stream.hpp>
 #include <reactor/net/tcp.hpp>
 #include <reactor/poller/epoll.hpp>
 #include <reactor/poller/poll.hpp>
 #include <reactor/reactor.hpp>
 
+#include <sys/socket.h>
+
 #include <array>
 #include <csignal>
-#include <sys/socket.h>
 #include <thread>
+
+#include "catch.hpp"
+#include "scripted.hpp"
 
 using namespace scripted;
 
@@ -38,7 +39,9 @@ class Order {
   public:
     Order(int from, int counted) noexcept : sender(from), number(counted) { ++live; }
     Order(Order&& other) noexcept
-        : sender(other.sender), number(other.number), stands_(std::exchange(other.stands_, false)) {}
+        : sender(other.sender),
+          number(other.number),
+          stands_(std::exchange(other.stands_, false)) {}
     Order& operator=(Order&& other) noexcept {
         live -= stands_ ? 1 : 0;
         sender = other.sender;
@@ -194,7 +197,7 @@ TEMPLATE_TEST_CASE("eight threads send a million commands: each comes once, in i
     CHECK(RungKernel::rings < commands / 2);
 }
 
-TEMPLATE_TEST_CASE("with a shutdown in the middle each is handled, destroyed by the end, or given back",
+TEMPLATE_TEST_CASE("a shutdown in the middle: each is handled, destroyed by the end, or given back",
                    "", CountedEpoll, CountedPoll) {
     Order::live = 0;
     Foreman::Books books;
@@ -249,7 +252,7 @@ TEST_CASE("a runtime may be destroyed while others are sending to it") {
     CHECK(lost == 0);
 }
 
-TEMPLATE_TEST_CASE("no wake is lost, however the sending falls between the loop's look and its sleep",
+TEMPLATE_TEST_CASE("no wake is lost, however a send falls between the loop's look and its sleep",
                    "", Epoll, Poll) {
     struct Counting : Service<NoListener, NoTransport, int> {
         explicit Counting(std::atomic<int>& to) noexcept : handled(&to) {}
@@ -733,7 +736,7 @@ using IdleAnswers = Answers<NoListener, NoTransport, int>;
 
 } // namespace
 
-TEMPLATE_TEST_CASE("join rethrows what a callback threw, once, and commands are refused from then on",
+TEMPLATE_TEST_CASE("join rethrows what a callback threw, once; from then on commands are refused",
                    "", EpollPoller, PollPoller) {
     Reactor<Failing, TestType> reactor{Failing{}};
     const auto controller = reactor.controller();

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The end, gentle or at once: who leaves when, what is counted, and that nothing is left behind.
-#include "catch.hpp"
-#include "scripted.hpp"
-
 #include <reactor/net/tcp.hpp>
 #include <reactor/poller/epoll.hpp>
 #include <reactor/poller/poll.hpp>
 #include <reactor/reactor.hpp>
 
-#include <filesystem>
 #include <sys/socket.h>
+
+#include <filesystem>
 #include <thread>
+
+#include "catch.hpp"
+#include "scripted.hpp"
 
 using namespace scripted;
 
@@ -638,9 +639,8 @@ TEMPLATE_TEST_CASE("a drain lets everything that was sent arrive, and ends clean
         std::vector<std::string> got(3);
         std::vector<std::thread> clients;
         for (std::string& text : got) {
-            clients.emplace_back([&text, client = connected_to(address)] {
-                text = read_to_end(client.get());
-            });
+            clients.emplace_back(
+                [&text, client = connected_to(address)] { text = read_to_end(client.get()); });
         }
         const Farewell farewell = runtime.run();
         for (std::thread& client : clients) {
@@ -654,7 +654,7 @@ TEMPLATE_TEST_CASE("a drain lets everything that was sent arrive, and ends clean
     CHECK(open_descriptors() == descriptors);
 }
 
-TEMPLATE_TEST_CASE("a peer that does not read is forced at the deadline, and what it missed counted",
+TEMPLATE_TEST_CASE("a peer that does not read is forced at the deadline, and its loss is counted",
                    "", EpollPoller, PollPoller) {
     const std::size_t descriptors = open_descriptors();
     {

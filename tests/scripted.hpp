@@ -105,17 +105,17 @@ class Token {
 struct Wire {
     std::string name;
     int fd = -1;
-    bool endless = false;                    ///< yields `input` and never runs out
-    std::deque<std::string> input;           ///< yielded by the read half, one an event
-    std::deque<std::string> caused;          ///< yielded by the write half, one an event
-    std::optional<std::error_code> end;      ///< told when nothing is yielded
-    std::error_code trouble;                 ///< told once
+    bool endless = false;               ///< yields `input` and never runs out
+    std::deque<std::string> input;      ///< yielded by the read half, one an event
+    std::deque<std::string> caused;     ///< yielded by the write half, one an event
+    std::optional<std::error_code> end; ///< told when nothing is yielded
+    std::error_code trouble;            ///< told once
     std::optional<Timestamp> deadline;
     std::function<void(Wire&)> at_deadline;
     std::size_t cap = 1024 * 1024;
-    std::size_t room = std::string::npos;    ///< what flush() can get rid of
-    bool blocks = false;                     ///< is not ready to write while something waits
-    bool closing = false;                    ///< close_write() was called
+    std::size_t room = std::string::npos; ///< what flush() can get rid of
+    bool blocks = false;                  ///< is not ready to write while something waits
+    bool closing = false;                 ///< close_write() was called
     std::string waiting;
     std::string sent;
     bool notes_flushes = false;
@@ -218,14 +218,22 @@ class Wires {
 
 inline std::string name_of(ErrorKind kind) {
     switch (kind) {
-    case ErrorKind::ended: return "ended";
-    case ErrorKind::registration_failed: return "registration_failed";
-    case ErrorKind::interest_failed: return "interest_failed";
-    case ErrorKind::trouble: return "trouble";
-    case ErrorKind::send_returned: return "send_returned";
-    case ErrorKind::unknown_id: return "unknown_id";
-    case ErrorKind::actions_refused: return "actions_refused";
-    case ErrorKind::poll_failed: return "poll_failed";
+    case ErrorKind::ended:
+        return "ended";
+    case ErrorKind::registration_failed:
+        return "registration_failed";
+    case ErrorKind::interest_failed:
+        return "interest_failed";
+    case ErrorKind::trouble:
+        return "trouble";
+    case ErrorKind::send_returned:
+        return "send_returned";
+    case ErrorKind::unknown_id:
+        return "unknown_id";
+    case ErrorKind::actions_refused:
+        return "actions_refused";
+    case ErrorKind::poll_failed:
+        return "poll_failed";
     }
     return "?";
 }

@@ -2,15 +2,16 @@
 //
 // What a callback throws passes through run() and leaves everything else as it was: what it had
 // asked for is performed, what was not dispatched comes with the next turn, nothing comes twice.
-#include "catch.hpp"
-#include "scripted.hpp"
-
 #include <reactor/net/stream.hpp>
 #include <reactor/poller/epoll.hpp>
 #include <reactor/poller/poll.hpp>
 
-#include <sstream>
 #include <sys/socket.h>
+
+#include <sstream>
+
+#include "catch.hpp"
+#include "scripted.hpp"
 
 using namespace scripted;
 
@@ -225,13 +226,13 @@ Outcome live(int throwing, bool in_handle_io, bool ends_by_shutdown) {
 
 } // namespace
 
-TEST_CASE("whichever callback throws, all the others come, once, and all that was asked for is done") {
+TEST_CASE("whichever callback throws, all others come once, and all that was asked for is done") {
     const bool in_handle_io = GENERATE(false, true);
     const bool ends_by_shutdown = GENERATE(false, true);
     const Outcome calm = live(0, in_handle_io, ends_by_shutdown);
-    for (const char* what :
-         {"start", "registered(p)", "registration_failed(d)", "timer", "accept(l", "event(a",
-          "command(4)", "back(c)", "back(m)", "unknown_id(c)", "trouble(b)", "back(l)", "back(a)"}) {
+    for (const char* what : {"start", "registered(p)", "registration_failed(d)", "timer",
+                             "accept(l", "event(a", "command(4)", "back(c)", "back(m)",
+                             "unknown_id(c)", "trouble(b)", "back(l)", "back(a)"}) {
         CHECK_THAT(calm.notes, Catch::Matchers::ContainsSubstring(what));
     }
     CHECK(calm.callbacks > 20);
@@ -271,7 +272,7 @@ TEST_CASE("tick may throw in every other turn, and the stages behind it come wit
     }
 }
 
-TEST_CASE("what was asked for before the throw is performed, and comes before what is asked later") {
+TEST_CASE("what was asked for before a throw is performed, before what is asked later") {
     World world;
     Wire& a = world.wires.add("a");
     Wire& b = world.wires.add("b");
@@ -425,7 +426,7 @@ TEST_CASE("a lazy timer goes on after its resource or its error has thrown") {
     CHECK(thrown >= 8);
 }
 
-TEST_CASE("a throw in the middle of the end leaves the rest for the next run, which does not wait") {
+TEST_CASE("a throw in the middle of the end leaves the rest to a next run that does not wait") {
     DrainingWorld world;
     std::vector<Wire*> transports;
     std::vector<Wire*> listeners;
@@ -444,9 +445,8 @@ TEST_CASE("a throw in the middle of the end leaves the rest for the next run, wh
         }
         throw Bomb();
     };
-    world.answers.listener_back = world.answers.transport_back = [](ResourceId, Toy&, ToyActions&) {
-        throw Bomb();
-    };
+    world.answers.listener_back =
+        world.answers.transport_back = [](ResourceId, Toy&, ToyActions&) { throw Bomb(); };
     const auto end = [&](const auto& asked) {
         gently ? asked.drain(Duration::max()) : asked.shutdown();
     };
@@ -533,7 +533,8 @@ TEST_CASE("a run within a callback is refused, whichever callback it is, and doe
     CHECK(world.runtime.turn(1h));
     world.runtime.controller().drain(1s);
     CHECK(world.runtime.run().forced == 1);
-    CHECK(take_notes() == "event(a x) accept(l x) command(1) unknown_id back(l) timer drain back(a)");
+    CHECK(take_notes() ==
+          "event(a x) accept(l x) command(1) unknown_id back(l) timer drain back(a)");
     CHECK(tried >= 12);
 }
 
@@ -592,7 +593,9 @@ TEST_CASE("a destructor that calls into the runtime is refused, or safe") {
         };
         runtime.turn(0s);
         CHECK(ends == 1);
-        answers.tick = [&](MeddlerAnswers::Actions& actions) { actions.unregister_transport(first); };
+        answers.tick = [&](MeddlerAnswers::Actions& actions) {
+            actions.unregister_transport(first);
+        };
         runtime.turn(0s);
         answers.tick = nullptr;
         CHECK(ends == 2);
@@ -682,7 +685,8 @@ TEMPLATE_TEST_CASE("a service that throws in every other callback loses no byte"
     answers.start = [&](StreamActions& actions) {
         for (std::size_t n = 0; n < pairs; ++n) {
             int ends[2];
-            REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
+            REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) ==
+                    0);
             const int small = 4096; // so that ours are blocked
             REQUIRE(::setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small) == 0);
             theirs[n] = ends[1];
@@ -712,7 +716,8 @@ TEMPLATE_TEST_CASE("a service that throws in every other callback loses no byte"
     std::size_t written[pairs] = {};
     std::string got[pairs];
     const auto done = [&] {
-        return std::all_of(got, got + pairs, [](const auto& bytes) { return bytes.size() >= size; });
+        return std::all_of(got, got + pairs,
+                           [](const auto& bytes) { return bytes.size() >= size; });
     };
     int thrown = 0;
     for (int turn = 0; turn < 200'000 && !done(); ++turn) {

@@ -2,16 +2,17 @@
 //
 // Timers as a service meets them: never early, in order, gone when cancelled, and no load on the
 // loop. The wheel behind them has tests of its own.
-#include "catch.hpp"
-#include "scripted.hpp"
-
 #include <reactor/poller/epoll.hpp>
 #include <reactor/poller/poll.hpp>
 
+#include <sys/time.h>
+
 #include <csignal>
 #include <ctime>
-#include <sys/time.h>
 #include <thread>
+
+#include "catch.hpp"
+#include "scripted.hpp"
 
 using namespace scripted;
 
@@ -508,7 +509,7 @@ TEST_CASE("a resource with a deadline is asked when it has come, though nothing 
     CHECK(world.timeout_of_turn() == 1h);
 }
 
-TEST_CASE("a deadline that moves on with every event costs no wake an event, and never rings early") {
+TEST_CASE("a deadline that moves on with every event costs no wakes, and never rings early") {
     TimerWorld world;
     Wire& a = world.wires.add("a");
     const Timestamp begun = world.poller().now();
@@ -575,7 +576,7 @@ TEST_CASE("a deadline may come nearer, go away, and leave with its resource") {
     CHECK(world.runtime.until_next() == Duration::max());
 }
 
-TEST_CASE("a deadline that ends its resource tells the end, and a new interest is told the poller") {
+TEST_CASE("a deadline may end its resource, or make it yield") {
     TimerWorld world;
     Wire& a = world.wires.add("a");
     Wire& b = world.wires.add("b");
@@ -586,8 +587,8 @@ TEST_CASE("a deadline that ends its resource tells the end, and a new interest i
         wire.trouble = std::make_error_code(std::errc::too_many_files_open);
     };
     world.answers.error = [&](auto& error, ToyActions&) {
-        CHECK(error.code() == (error.is_end() ? std::errc::timed_out
-                                              : std::errc::too_many_files_open));
+        CHECK(error.code() ==
+              (error.is_end() ? std::errc::timed_out : std::errc::too_many_files_open));
     };
     world.begin({&a, &b});
     world.runtime.turn(1h);
@@ -707,15 +708,15 @@ struct TimeoutKernel : os::Kernel {
 
 } // namespace
 
-TEMPLATE_TEST_CASE("no timeout wraps round, is rounded down, or is left out",
-                   "", BasicEpollPoller<TimeoutKernel>, BasicPollPoller<TimeoutKernel>) {
+TEMPLATE_TEST_CASE("no timeout wraps round, is rounded down, or is left out", "",
+                   BasicEpollPoller<TimeoutKernel>, BasicPollPoller<TimeoutKernel>) {
     Answers<NoListener, NoTransport, int> answers;
     using Quiet = ScriptedService<NoListener, NoTransport, int>;
     Runtime<Quiet, TestType> runtime{Quiet(answers)};
-    const Duration span = GENERATE(Duration(1), Duration(1'500us), Duration(10'900us),
-                                   Duration(500'900us), Duration(24h * 30),
-                                   Duration(std::chrono::milliseconds{2'147'483'647}) + 1ms,
-                                   Duration(24h * 365 * 200), Duration::max());
+    const Duration span =
+        GENERATE(Duration(1), Duration(1'500us), Duration(10'900us), Duration(500'900us),
+                 Duration(24h * 30), Duration(std::chrono::milliseconds{2'147'483'647}) + 1ms,
+                 Duration(24h * 365 * 200), Duration::max());
     answers.start = [&](auto& actions) { static_cast<void>(actions.set_timer(span)); };
     const Timestamp asked = os::Kernel::now();
     runtime.turn(0s);

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One turn: the order of its stages, when actions are performed, what it costs, and that none of its
-// stages can take more than its share.
-#include "catch.hpp"
-#include "scripted.hpp"
-
+// One turn: the order of its stages, when actions are performed, what it costs, and that none of
+// its stages can take more than its share.
 #include <reactor/net/stream.hpp>
 #include <reactor/poller/epoll.hpp>
 #include <reactor/poller/poll.hpp>
 
+#include <sys/socket.h>
+
 #include <cstdlib>
 #include <set>
-#include <sys/socket.h>
+
+#include "catch.hpp"
+#include "scripted.hpp"
 
 using namespace scripted;
 
@@ -34,7 +35,9 @@ void* allocate(std::size_t size) noexcept {
     }
     return memory;
 }
-[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return allocate(size); }
+[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+    return allocate(size);
+}
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
@@ -531,8 +534,8 @@ TEST_CASE("a limit of zero is read as one: everything goes on, one at a time") {
         world.runtime.turn(0s);
     }
     const std::string notes = take_notes();
-    for (const char* what : {"registered(a)", "registered(b)", "timer", "command(1)", "event(a 1)",
-                             "accept(b 2)"}) {
+    for (const char* what :
+         {"registered(a)", "registered(b)", "timer", "command(1)", "event(a 1)", "accept(b 2)"}) {
         CHECK_THAT(notes, Catch::Matchers::ContainsSubstring(what));
     }
 }
@@ -753,7 +756,7 @@ TEST_CASE("a transport paused by its own event yields no more, and goes on when 
     CHECK(take_notes() == "event(a 2) event(a 3)");
 }
 
-TEST_CASE("a transport that was held back by its own unsent bytes yields the rest once they are out") {
+TEST_CASE("a transport held back by its own unsent bytes yields the rest once they are out") {
     // It holds input of its own, as TLS does: the kernel has nothing more to report.
     World world;
     Wire& a = world.wires.add("a");
@@ -1123,7 +1126,10 @@ TEST_CASE("a send to what is not there comes back whole") {
         CHECK(error.unsent() == 256);
         returned.emplace_back(error.take_payload().text());
     };
-    const ResourceId nobody[] = {ids[0], ids[1], ResourceId{}, ResourceId::of(77'777, 3),
+    const ResourceId nobody[] = {ids[0],
+                                 ids[1],
+                                 ResourceId{},
+                                 ResourceId::of(77'777, 3),
                                  ResourceId::of(ids[0].slot(), ids[0].generation() + 1),
                                  ResourceId::from_value(~std::uint64_t{0})};
     world.act([&](ToyActions& actions) {

@@ -82,8 +82,10 @@ class Runtime<S, P> {
     }
 
     /// Registers a listener, before the run or between turns. A failure comes to `handle_error`.
+    /// After the end it is closed, and the id names nothing.
     ResourceId listen(Listener listener) {
-        return dispatcher_.actions.register_listener(std::move(listener));
+        return ended_ ? ResourceId{}
+                      : dispatcher_.actions.register_listener(std::move(listener));
     }
 
 #ifdef __cpp_exceptions

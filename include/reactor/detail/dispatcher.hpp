@@ -396,6 +396,11 @@ class Dispatcher {
         if (const std::error_code error = own.admit(registry, id, resource)) {
             return turn_away(registry, id, std::move(resource), error);
         }
+        if constexpr (role == Role::transport && !answers_drain<S>) {
+            if (draining) {
+                close_write(*registry.find(id)); // as those that were here when it began
+            }
+        }
         call([&] { service.handle_registered(id, role, fd, actions); });
     }
 
