@@ -575,7 +575,7 @@ TEST_CASE("8 senders: each message once, in each one's order, one ring a sleep",
 }
 
 TEST_CASE("small limits hold among many senders, and no node is lost", "[mailbox]") {
-    constexpr std::uint32_t each = sanitized ? 1'000 : 15'000;
+    constexpr std::uint32_t each = sanitized ? 300 : 1'500;
     const std::size_t limit = GENERATE(1U, 2U, 3U, 8U);
     Patience patience;
     Mailbox<Letter> mailbox{limit, eventfd_bell()};
@@ -697,7 +697,7 @@ TEST_CASE("close amid senders of what cannot be assigned", "[mailbox]") {
 }
 
 TEST_CASE("where the limit cannot be met no sender hears full", "[mailbox]") {
-    constexpr std::uint32_t each = sanitized ? 2'000 : 15'000;
+    constexpr std::uint32_t each = sanitized ? 500 : 3'000;
     const std::uint32_t producers = GENERATE(1U, 2U, 4U); // one message out at a time for each
     Patience patience;
     Mailbox<Letter> mailbox{producers, eventfd_bell()};
@@ -908,7 +908,7 @@ TEST_CASE("wake from a signal handler ends a sleep and keeps errno", "[mailbox]"
 }
 
 TEST_CASE("wake from handlers that interrupt senders and consumer breaks neither", "[mailbox]") {
-    constexpr int messages = sanitized ? 20'000 : 300'000;
+    constexpr int messages = sanitized ? 10'000 : 50'000;
     Patience patience;
     Mailbox<int> mailbox{64, eventfd_bell()};
     const WakeOnSignal handler{mailbox};
