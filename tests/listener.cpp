@@ -45,6 +45,10 @@ Address local_of(const os::Fd& fd) {
     return Address::filled(
         [&](sockaddr* at, socklen_t* size) { ::getsockname(fd.get(), at, size); });
 }
+Address peer_of(const os::Fd& fd) {
+    return Address::filled(
+        [&](sockaddr* at, socklen_t* size) { ::getpeername(fd.get(), at, size); });
+}
 
 /// How many clients wait to be accepted (tcp(7) has it there for a socket that listens).
 std::size_t backlog(int listener) {
@@ -730,7 +734,9 @@ TEMPLATE_TEST_CASE("listener: a service that keeps to a number of clients, with 
     constexpr std::size_t most = 2;
     std::size_t here = 0;
     std::size_t most_here = 0;
-    house.service().before = [&](ResourceId, auto& actions) {
+    std::vector<Address> came_to;
+    house.service().before = [&](ResourceId whose, auto& actions) {
+        came_to.push_back(whose == a ? at_a : at_b);
         most_here = std::max(most_here, ++here);
         if (here == most) {
             actions.pause(a);
@@ -753,9 +759,10 @@ TEMPLATE_TEST_CASE("listener: a service that keeps to a number of clients, with 
             house.until([&] { return house.accepted() >= std::min<std::size_t>(served + 2, 8); }));
         CHECK(house.rests());
         CHECK(house.accepted() == std::min<std::size_t>(served + 2, 8));
+        // Clients of two listeners may have one port: the kernel tells them apart by both ends.
         const Address whose = house.service().peers[served];
         const auto client = std::find_if(clients.begin(), clients.end(), [&](const os::Fd& fd) {
-            return fd && local_of(fd) == whose;
+            return fd && local_of(fd) == whose && peer_of(fd) == came_to[served];
         });
         REQUIRE(client != clients.end());
         client->reset();
