@@ -292,8 +292,8 @@ TEST_CASE("Options: every limit is finite by default, and is this (I8)") {
     // All of them by position, so that a new one cannot be forgotten here.
     const auto [events_per_wait, events_per_resource, bytes_per_resource, accepts_per_turn,
                 commands_per_turn, timers_per_turn, actions_per_turn, command_queue, action_queue,
-                timers, listeners, transports, read_buffer, gather_buffer, stream, auto_pause,
-                poll_failures] = Options{};
+                timers, listeners, transports, read_buffer, gather_buffer, stream, owed_bytes,
+                shedding, auto_pause, poll_failures] = Options{};
     const auto [high_watermark, low_watermark, cap] = stream;
     CHECK(events_per_wait == 256);
     CHECK(events_per_resource == 16);
@@ -312,6 +312,8 @@ TEST_CASE("Options: every limit is finite by default, and is this (I8)") {
     CHECK(high_watermark == 64 * 1024);
     CHECK(low_watermark == 16 * 1024);
     CHECK(cap == 1024 * 1024);
+    CHECK(owed_bytes == 1024 * 1024 * 1024);
+    CHECK(shedding == Shedding::give_back);
     CHECK(auto_pause);
     CHECK(poll_failures == 10);
     CHECK((low_watermark <= high_watermark && high_watermark <= cap));
@@ -423,7 +425,7 @@ TEST_CASE("Buffer: a size that no memory has is refused") {
 TEST_CASE("Error: three kinds are the end of what they name, the others are none") {
     const std::map<ErrorKind, bool> ends{
         {ErrorKind::ended, true},           {ErrorKind::registration_failed, true},
-        {ErrorKind::interest_failed, true}, {ErrorKind::trouble, false},
+        {ErrorKind::interest_failed, true}, {ErrorKind::shed, true}, {ErrorKind::trouble, false},
         {ErrorKind::send_returned, false},  {ErrorKind::unknown_id, false},
         {ErrorKind::actions_refused, false}, {ErrorKind::poll_failed, false},
     };
@@ -716,7 +718,8 @@ namespace {
 
 /// Stands where a runtime would.
 struct TestDesk final : detail::Desk<Listening, Writing> {
-    explicit TestDesk(std::size_t gather_limit = 16) : Desk(gather_limit) {}
+    explicit TestDesk(std::size_t gather_limit = 16, std::size_t owed_limit = 1024 * 1024)
+        : Desk(gather_limit, owed_limit) {}
 
     ResourceId reserve(Role role) override {
         return has_room ? id(role == Role::listener ? 11 : 10) : ResourceId{};

@@ -27,6 +27,10 @@ enum class Call {
     set_option,
     option,
     bind,
+    socket,
+    connect,
+    peer_name,
+    local_name,
     watch, ///< of a poller that begins to watch a descriptor
     last,
 };
@@ -129,6 +133,22 @@ struct FaultyKernel : os::Kernel {
     static Result accept(int fd, sockaddr* address, socklen_t* size) noexcept {
         const Fault fault = Faults::next(Call::accept);
         return fault.error != 0 ? failed(fault) : Real::accept(fd, address, size);
+    }
+    static Result stream_socket(int family) noexcept {
+        const Fault fault = Faults::next(Call::socket);
+        return fault.error != 0 ? failed(fault) : Real::stream_socket(family);
+    }
+    static Result connect(int fd, const sockaddr* address, socklen_t size) noexcept {
+        const Fault fault = Faults::next(Call::connect);
+        return fault.error != 0 ? failed(fault) : Real::connect(fd, address, size);
+    }
+    static Result peer_name(int fd, sockaddr* address, socklen_t* size) noexcept {
+        const Fault fault = Faults::next(Call::peer_name);
+        return fault.error != 0 ? failed(fault) : Real::peer_name(fd, address, size);
+    }
+    static Result local_name(int fd, sockaddr* address, socklen_t* size) noexcept {
+        const Fault fault = Faults::next(Call::local_name);
+        return fault.error != 0 ? failed(fault) : Real::local_name(fd, address, size);
     }
     static Result shutdown_write(int fd) noexcept {
         const Fault fault = Faults::next(Call::shutdown_write);

@@ -216,7 +216,7 @@ struct Reader {
 /// What was told of one transport.
 template <class Transport>
 struct Heard {
-    /// A letter each: d data (a row of them is one), e eof, b blocked, r drained, s a send that
+    /// A letter each: c connected, d data (a row is one), e eof, b blocked, r drained, s a send that
     /// came back, u unknown id, h handover, x an end by itself.
     std::string trace;
     std::string bytes;
@@ -255,7 +255,7 @@ struct Watcher : Service<NoListener, TransportType> {
             notes.note('d');
             notes.bytes += text_of(*data);
         } else {
-            notes.note(event.eof() ? 'e' : event.blocked() ? 'b' : event.drained() ? 'r' : '?');
+            notes.note(event.eof() ? 'e' : event.blocked() ? 'b' : event.drained() ? 'r' : 'c');
         }
         if (event.eof() && !stays) {
             actions.close_write(id);

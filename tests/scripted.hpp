@@ -224,6 +224,8 @@ inline std::string name_of(ErrorKind kind) {
         return "registration_failed";
     case ErrorKind::interest_failed:
         return "interest_failed";
+    case ErrorKind::shed:
+        return "shed";
     case ErrorKind::trouble:
         return "trouble";
     case ErrorKind::send_returned:

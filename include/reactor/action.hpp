@@ -15,6 +15,7 @@
 
 #include <reactor/detail/fifo.hpp>
 #include <reactor/detail/gather.hpp>
+#include <reactor/detail/ledger.hpp>
 #include <reactor/resource.hpp>
 #include <reactor/resource_id.hpp>
 
@@ -81,7 +82,8 @@ namespace detail {
 template <class Listener, class Transport>
 class Desk {
   public:
-    explicit Desk(std::size_t gather_limit) : gather(gather_limit) {}
+    Desk(std::size_t gather_limit, std::size_t owed_limit)
+        : gather(gather_limit), ledger(owed_limit) {}
     Desk(const Desk&) = delete;
     Desk& operator=(const Desk&) = delete;
 
@@ -110,6 +112,7 @@ class Desk {
     Transport* current = nullptr;
     ResourceId current_id;
     Gather gather;
+    Ledger ledger;
     Timestamp turn_time_value{};
     bool turn_time_known = false;
 
@@ -118,27 +121,41 @@ class Desk {
 };
 
 /// Offers bytes that live only now. What a transport borrows is kept until the flush.
-template <class Transport>
+template <class Transport, class Desk>
 [[nodiscard]] WriteStatus offer(Transport& transport, std::span<const std::byte> bytes,
-                                Gather& gather) {
+                                Desk& desk) {
+    if (!desk.ledger.admits(bytes.size())) [[unlikely]] {
+        return WriteStatus::full;
+    }
     if constexpr (borrows<Transport>) {
-        if (const auto kept = gather.keep(bytes); !kept.empty()) [[likely]] {
+        if (const auto kept = desk.gather.keep(bytes); !kept.empty()) [[likely]] {
             return transport.write_borrowed(kept);
         }
     }
-    return transport.write_atomic(bytes);
+    const WriteStatus status = transport.write_atomic(bytes);
+    if (status == WriteStatus::accepted) {
+        desk.ledger.promise(bytes.size());
+    }
+    return status;
 }
 
 /// Offers bytes that may be shared.
-template <class Transport>
-[[nodiscard]] WriteStatus offer(Transport& transport, const Buffer& buffer, Gather& gather) {
+template <class Transport, class Desk>
+[[nodiscard]] WriteStatus offer(Transport& transport, const Buffer& buffer, Desk& desk) {
     if constexpr (shares_buffers<Transport>) {
         constexpr std::size_t worth_sharing = 4096; // below this a copy is cheaper than a handle
         if (buffer.size() >= worth_sharing) {
-            return transport.write_shared(buffer);
+            if (!desk.ledger.admits(buffer.size())) [[unlikely]] {
+                return WriteStatus::full;
+            }
+            const WriteStatus status = transport.write_shared(buffer);
+            if (status == WriteStatus::accepted) {
+                desk.ledger.promise(buffer.size());
+            }
+            return status;
         }
     }
-    return offer(transport, buffer.bytes(), gather);
+    return offer(transport, buffer.bytes(), desk);
 }
 
 } // namespace detail
@@ -340,7 +357,7 @@ class BasicActions {
         }
         Transport* const transport = id == desk_->current_id ? desk_->current : desk_->reach(id);
         if (transport == nullptr ||
-            detail::offer(*transport, bytes, desk_->gather) != WriteStatus::accepted) [[unlikely]] {
+            detail::offer(*transport, bytes, *desk_) != WriteStatus::accepted) [[unlikely]] {
             return false;
         }
         if (log_ != nullptr) [[unlikely]] {

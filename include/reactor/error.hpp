@@ -24,6 +24,7 @@ enum class ErrorKind : std::uint8_t {
     ended,               ///< a resource ended by itself; the code says why (zero: clean). An end
     registration_failed, ///< a resource could not be registered. An end: its id was known already
     interest_failed,     ///< the poller would not watch a resource any more. An end
+    shed,                ///< a transport left as too much was owed (Options::shedding). An end
     trouble,             ///< a resource reports a cause that is no end of it
     send_returned,       ///< a live transport did not take a send: it comes back whole
     unknown_id,          ///< an action named what is not registered; a send comes back whole
@@ -51,7 +52,7 @@ class BasicError {
     /// Whether the resource `id()` has left with this; no event of it follows.
     [[nodiscard]] bool is_end() const noexcept {
         return kind_ == ErrorKind::ended || kind_ == ErrorKind::registration_failed ||
-               kind_ == ErrorKind::interest_failed;
+               kind_ == ErrorKind::interest_failed || kind_ == ErrorKind::shed;
     }
     /// Bytes that were accepted for sending and never taken by the kernel, or came back unsent.
     [[nodiscard]] std::size_t unsent() const noexcept { return unsent_; }

@@ -56,7 +56,7 @@ template <>
 inline constexpr std::string_view words<SendStatus>[] = {"accepted", "full", "closed"};
 template <>
 inline constexpr std::string_view words<ErrorKind>[] = {
-    "ended",         "registration_failed", "interest_failed", "trouble",
+    "ended",         "registration_failed", "interest_failed", "shed",       "trouble",
     "send_returned", "unknown_id",          "actions_refused", "poll_failed"};
 template <>
 inline constexpr std::string_view words<ActionKind>[] = {"register_listener",

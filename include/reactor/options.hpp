@@ -6,7 +6,10 @@
 // as one where nothing at all would stop the loop.
 #pragma once
 
+#include <reactor/time.hpp>
+
 #include <cstddef>
+#include <cstdint>
 
 namespace reactor::inline v0 {
 
@@ -18,6 +21,32 @@ struct StreamLimits {
     std::size_t low_watermark = 16 * 1024;
     /// A send that would pass this is given back whole.
     std::size_t cap = 1024 * 1024;
+};
+
+/// How long a stream may take; each counts by itself, zero is for ever. None runs while the service
+/// keeps the stream from what it measures: what is paused is not awaited.
+struct StreamDeadlines {
+    /// Nothing came and nothing left for this long.
+    Duration idle{};
+    /// Within this at least `read_bytes` must come, again and again until the peer's end.
+    Duration read{};
+    /// While bytes wait to be sent, the peer must take at least `write_bytes` of them within this.
+    /// A kernel takes bytes by the kilobyte, so one that reads a byte a second is slower still.
+    Duration write{};
+    /// From the first byte of a request until an answer has left whole.
+    Duration exchange{};
+    std::size_t read_bytes = 1;
+    std::size_t write_bytes = 1;
+};
+
+/// Which deadline it was that ended a stream (with the code timed_out).
+enum class StreamTimeout : std::uint8_t { none, connect, idle, read, write, exchange };
+
+/// Who makes room when all transports together owe more than Options::owed_bytes.
+enum class Shedding : std::uint8_t {
+    give_back,   ///< the sender: the send that does not fit comes back
+    end_largest, ///< those that owe most leave, unsent bytes and all
+    end_longest, ///< those that have owed something without a break for longest leave
 };
 
 /// The limits of one Runtime.
@@ -45,7 +74,8 @@ struct Options {
     std::size_t timers = 1'000'000;
     /// Listeners registered at once; then a registration is given back.
     std::size_t listeners = 65'536;
-    /// Transports registered at once; then a registration is given back.
+    /// Transports registered at once; then a registration is given back, and listeners that bring
+    /// transports accept no more until one has left.
     std::size_t transports = 1'000'000;
 
     /// The loop's one read buffer: the most that one event of a stream carries.
@@ -55,6 +85,9 @@ struct Options {
     std::size_t gather_buffer = 256 * 1024;
     /// Given to each stream as it is registered, unless it was given its own.
     StreamLimits stream;
+    /// Bytes that all transports together may owe their peers; then `shedding` says who makes room.
+    std::size_t owed_bytes = 1024 * 1024 * 1024;
+    Shedding shedding = Shedding::give_back;
     /// Whether a transport above its high watermark is not read until it has drained.
     bool auto_pause = true;
 

@@ -75,6 +75,15 @@ concept has_deadline = requires(R& r, const R& c) {
     r.handle_deadline();
 };
 template <class R>
+concept keeps_time = has_deadline<R> && requires(R& r, const R& c, Timestamp now, bool reads) {
+    { c.keeps_time() } -> std::same_as<bool>;
+    r.keep_time(now, reads);
+};
+template <class R>
+concept brings_transports = requires(const R& r) {
+    { r.brings_transports() } -> std::same_as<bool>;
+};
+template <class R>
 concept takes_stream_limits = requires(R& r, const StreamLimits& limits) {
     r.inherit_limits(limits);
 };
@@ -89,6 +98,11 @@ concept trouble_is_well_formed = tells_trouble<R> || !requires { &R::trouble; };
 template <class R>
 concept deadline_is_well_formed =
     has_deadline<R> || (!requires { &R::deadline; } && !requires { &R::handle_deadline; });
+template <class R>
+concept time_is_well_formed =
+    keeps_time<R> || (!requires { &R::keeps_time; } && !requires { &R::keep_time; });
+template <class R>
+concept bringing_is_well_formed = brings_transports<R> || !requires { &R::brings_transports; };
 template <class R>
 concept limits_are_well_formed = takes_stream_limits<R> || !requires { &R::inherit_limits; };
 
@@ -141,14 +155,20 @@ concept sharing_is_well_formed = shares_buffers<W> || !requires { &W::write_shar
 /// - `std::error_code trouble()`: asked then too; a cause is told to `handle_error` and is no end.
 ///   It must be told once: asked again it answers zero.
 /// - `std::optional<Timestamp> deadline() const`, `void handle_deadline()`: the next moment at
-///   which it wants to be asked although nothing is ready; costs one lazy timer a resource.
+///   which it wants to be asked although nothing is ready; costs one lazy timer a resource. Before
+///   the turn in which that moment came is over it is read once more, if it is read at all.
+/// - `bool keeps_time() const`, `void keep_time(Timestamp now, bool reads)`, with a deadline: if it
+///   does, it is told the turn's time at the end of each turn that touched it, before it is asked
+///   for its end and its deadline, and whether the loop reads it (not paused, not held back).
+/// - `bool brings_transports() const`: it is not read while Options::transports are registered.
 /// - `void inherit_limits(const StreamLimits&)`: is given `Options::stream` as it is registered.
 /// - `static constexpr bool born_non_blocking = true`: spares the runtime the check of O_NONBLOCK.
 template <class R>
 concept Resource = detail::owned_by_value<R> && detail::names_event<R> && detail::answers_fd<R> &&
                    detail::answers_interest<R> && detail::handles_io<R> &&
                    detail::end_is_well_formed<R> && detail::trouble_is_well_formed<R> &&
-                   detail::deadline_is_well_formed<R> && detail::limits_are_well_formed<R>;
+                   detail::deadline_is_well_formed<R> && detail::time_is_well_formed<R> &&
+                   detail::bringing_is_well_formed<R> && detail::limits_are_well_formed<R>;
 
 /// A Resource that also takes bytes.
 ///
@@ -193,6 +213,11 @@ struct ExplainResource {
     static_assert(deadline_is_well_formed<R>,
                   "the optional power of a Resource must read: std::optional<Timestamp> deadline() "
                   "const, with void handle_deadline()");
+    static_assert(time_is_well_formed<R>,
+                  "the optional power of a Resource must read: bool keeps_time() const, with void "
+                  "keep_time(Timestamp, bool) and a deadline()");
+    static_assert(bringing_is_well_formed<R>,
+                  "the optional power of a Resource must read: bool brings_transports() const");
     static_assert(limits_are_well_formed<R>, "the optional power of a Resource must read: void "
                                              "inherit_limits(const StreamLimits&)");
     static constexpr bool explained = true;

@@ -349,6 +349,10 @@ class Runtime<S, P> {
             own_.restless = true;
         } else {
             own_.gather.clear(); // nobody borrows any more
+            own_.ledger.settle();
+        }
+        if (!own_.listeners_are_told()) [[unlikely]] {
+            own_.restless = true;
         }
         own_.listeners.trim();
         own_.transports.trim();

@@ -139,7 +139,7 @@ void run() {
     Whole& service = runtime.service();
     static_cast<void>(service);
     steer(runtime.controller(), TcpListener::bind("127.0.0.1:0"),
-          TcpStream(os::Fd()));
+          TcpStream::connect("127.0.0.1:1", std::chrono::seconds{1}));
     const Farewell farewell = runtime.run();
     static_cast<void>(farewell.clean && farewell.forced == 0 && farewell.unsent_bytes == 0);
 
@@ -177,6 +177,6 @@ int main(int argc, char**) {
         rest();
         Whole::Actions actions;
         ask(actions, TcpListener::bind("127.0.0.1:0"),
-            TcpStream(os::Fd()));
+            TcpStream::connect("127.0.0.1:1", std::chrono::seconds{1}));
     }
 }

@@ -335,7 +335,7 @@ class Dispatcher {
             return tell(std::move(error));
         }
         if (const WriteStatus status = offer(*slot, action); status != WriteStatus::accepted) {
-            return_send(*slot, action, status);
+            return_send(id, *slot, action, status);
         }
     }
     /// Behind a send that came back, what was asked for before the service knew comes back too.
@@ -344,21 +344,79 @@ class Dispatcher {
             return WriteStatus::full;
         }
         own.transports.touch(slot);
-        WriteStatus status = detail::offer(slot.resource, action.payload(), own.gather);
+        WriteStatus status = detail::offer(slot.resource, action.payload(), own);
         if (status == WriteStatus::full) {
             slot.resource.flush();
-            status = detail::offer(slot.resource, action.payload(), own.gather);
+            const ResourceId id = slot.id;
+            if (!own.ledger.admits(action.bytes().size())) {
+                make_room(action.bytes().size());
+            }
+            status = slot.id == id ? detail::offer(slot.resource, action.payload(), own)
+                                   : WriteStatus::ended;
         }
         return status;
     }
-    [[gnu::cold]] void return_send(Slot<Transport, Role::transport>& slot, const Action& action,
-                                   WriteStatus status) {
+    /// All transports together owe too much: first what the kernel takes, then as Options say.
+    [[gnu::cold]] void make_room(std::size_t bytes) {
+        own.transports.each_touched([&](auto& slot) {
+            slot.resource.flush();
+            own.count_owed(slot);
+        });
+        own.ledger.settle();
+        const std::ptrdiff_t limit = own.ledger.limit();
+        if (options.shedding == Shedding::give_back || bytes > static_cast<std::size_t>(limit)) {
+            return;
+        }
+        // More than this send needs, or each one would look through all of them.
+        const std::ptrdiff_t wanted =
+            std::min(static_cast<std::ptrdiff_t>(bytes) + limit / 8, limit);
+        bool found = true;
+        while (found && own.ledger.room() < wanted && !stopping) {
+            found = shed(wanted);
+        }
+    }
+    /// Ends some of those that weigh most, until there is room. False: nobody owes anything.
+    bool shed(std::ptrdiff_t wanted) {
+        struct Weighed {
+            std::size_t weight = 0;
+            ResourceId id;
+        };
+        Weighed heaviest[32];
+        std::size_t index = 0;
+        while (const auto* const slot = own.transports.next(index)) {
+            const std::size_t weight =
+                slot->owed == 0 || options.shedding == Shedding::end_largest
+                    ? slot->owed
+                    : std::size_t{own.turn - slot->owing_since} + 1;
+            Weighed weighed{weight, slot->id};
+            for (Weighed& place : heaviest) {
+                if (place.weight < weighed.weight) {
+                    std::swap(place, weighed);
+                }
+            }
+        }
+        for (const Weighed& each : heaviest) {
+            auto* const slot = each.weight == 0 ? nullptr : own.transports.find(each.id);
+            if (slot != nullptr && own.ledger.room() < wanted && !stopping) {
+                leave(own.transports, *slot, ErrorKind::shed,
+                      std::make_error_code(std::errc::no_buffer_space));
+            }
+        }
+        return heaviest[0].weight != 0;
+    }
+    [[gnu::cold]] void return_send(ResourceId id, Slot<Transport, Role::transport>& slot,
+                                   const Action& action, WriteStatus status) {
+        if (slot.id != id) { // it had to make room
+            Error error = unknown(id);
+            error.put_payload(action.payload());
+            return tell(std::move(error));
+        }
         if (status == WriteStatus::ended) {
             slot.returns_until = 0; // what follows meets the same end
         } else if (actions.taken() > slot.returns_until) {
             slot.returns_until = actions.asked();
         }
-        Error error(ErrorKind::send_returned, slot.id, std::make_error_code(cause_of(status)));
+        Error error(ErrorKind::send_returned, id, std::make_error_code(cause_of(status)));
         error.put_payload(action.payload());
         tell(std::move(error));
     }
@@ -550,9 +608,17 @@ class Dispatcher {
     void finish_turn_of(Registry<R, role>& registry, Slot<R, role>& slot) {
         if constexpr (role == Role::transport) {
             slot.resource.flush();
+        }
+        if constexpr (keeps_time<R>) {
+            if (slot.resource.keeps_time()) [[unlikely]] {
+                slot.resource.keep_time(own.turn_time(), own.may_read(slot));
+            }
+        }
+        if constexpr (role == Role::transport) {
             if (!pump<Io::write>(registry, slot, slot.id)) [[unlikely]] {
                 return;
             }
+            own.count_owed(slot);
         } else if (!settle(registry, slot)) {
             return;
         }
@@ -577,6 +643,11 @@ class Dispatcher {
                 slot.resource.handle_deadline();
                 if (!settle(registry, slot)) {
                     return;
+                }
+                if constexpr (keeps_time<R>) {
+                    if (own.may_read(slot)) {
+                        own.leave_over(slot); // what stands in the kernel counts
+                    }
                 }
             }
             own.renew_deadline(slot);

@@ -30,7 +30,7 @@ class Holdings final : public Desk<Listener, Transport> {
     static constexpr std::uint64_t drain_tag = 1;
 
     Holdings(const Options& options, Poller&& with)
-        : Desk<Listener, Transport>(options.gather_buffer),
+        : Desk<Listener, Transport>(options.gather_buffer, options.owed_bytes),
           poller(std::move(with)),
           listeners(options.listeners),
           transports(options.transports),
@@ -130,6 +130,26 @@ class Holdings final : public Desk<Listener, Transport> {
         }
     }
 
+    /// Sets the account of a transport right.
+    void count_owed(typename Transports::Slot& slot) noexcept {
+        const std::size_t now = slot.resource.unsent();
+        if (now != slot.owed) [[unlikely]] {
+            owing_since(slot, now);
+        }
+    }
+    /// Whether the listeners know if there is room for more transports. To be asked once a turn.
+    [[nodiscard]] bool listeners_are_told() noexcept {
+        if (transports.full() == listeners_wait_) [[likely]] {
+            return true;
+        }
+        listeners_wait_ = transports.full();
+        std::size_t index = 0;
+        while (auto* const slot = listeners.next(index)) {
+            listeners.touch(*slot);
+        }
+        return false;
+    }
+
     // -- interest and deadline --------------------------------------------------------------------
 
     /// What the poller should be told: the wish of the resource, less what the service paused and
@@ -152,6 +172,10 @@ class Holdings final : public Desk<Listener, Transport> {
         if constexpr (role == Role::transport) {
             if (!slot.resource.is_ready_to_write() && auto_pause_) [[unlikely]] {
                 return slot.paused || slot.resource.interest().write;
+            }
+        } else if constexpr (brings_transports<R>) {
+            if (transports.full() && slot.resource.brings_transports()) [[unlikely]] {
+                return true;
             }
         }
         return slot.paused;
@@ -229,6 +253,11 @@ class Holdings final : public Desk<Listener, Transport> {
     bool is_parting = false;
 
   private:
+    [[gnu::noinline]] void owing_since(typename Transports::Slot& slot, std::size_t now) noexcept {
+        slot.owing_since = slot.owed == 0 ? turn : slot.owing_since;
+        this->ledger.correct(slot.owed, now);
+        slot.owed = now;
+    }
     template <class R, Role role>
     void forget(Slot<R, role>& slot) noexcept {
         if (!slot.armed.none() && !is_foreign()) {
@@ -240,6 +269,7 @@ class Holdings final : public Desk<Listener, Transport> {
         if (slot.hole) {
             --holes;
         }
+        this->ledger.correct(std::exchange(slot.owed, 0), 0);
     }
     template <class R, Role role>
     [[gnu::cold]] void drop_all(Registry<R, role>& registry) noexcept {
@@ -251,6 +281,7 @@ class Holdings final : public Desk<Listener, Transport> {
 
     StreamLimits stream_limits_;
     bool auto_pause_;
+    bool listeners_wait_ = false;
     std::size_t timer_limit_;
     int owner_;
 };

@@ -57,6 +57,8 @@ struct Slot {
     bool closing = false;         ///< the service asked for close_write
     bool hole = false;            ///< a send to it was refused at the limit of actions
     bool held_back = false;       ///< its own unsent bytes kept it from being read
+    std::uint32_t owing_since = 0; ///< the turn since which `owed` has not been zero
+    std::size_t owed = 0;          ///< unsent bytes when it was last asked
     /// Sends that were asked for up to this action come back, as one before them did: the stream
     /// has no hole that its service does not know.
     std::uint64_t returns_until = 0;
@@ -191,6 +193,18 @@ class Registry {
     /// The slot that was touched last: where a pass over the list is to end. Precondition: any.
     [[nodiscard]] const Slot* last_touched() const noexcept { return last_touched_; }
 
+    /// Calls `look` with each touched slot that is live, and leaves the list as it is.
+    template <class Look>
+    void each_touched(Look&& look) noexcept {
+        for (Slot* slot = first_touched_; slot != nullptr; slot = slot->next_touched) {
+            if (slot->live) {
+                look(*slot);
+            }
+        }
+    }
+
+    /// Whether no more can be reserved.
+    [[nodiscard]] bool full() const noexcept { return used_ >= limit_; }
     /// How many are live.
     [[nodiscard]] std::size_t live() const noexcept { return live_; }
 

@@ -13,10 +13,12 @@
 #pragma once
 
 #include <reactor/detail/out_buffer.hpp>
+#include <reactor/detail/progress.hpp>
 #include <reactor/os/fd.hpp>
 #include <reactor/resource.hpp>
 
-#include <limits>
+#include <memory>
+#include <new>
 
 namespace reactor::inline v0 {
 
@@ -106,6 +108,25 @@ class BasicStream {
         return std::error_code(cause, std::system_category());
     }
 
+    [[nodiscard]] std::optional<Timestamp> deadline() const noexcept {
+        if (!keeps_time() || progress_->next() == Timestamp::max()) [[likely]] {
+            return std::nullopt;
+        }
+        return progress_->next();
+    }
+    void handle_deadline() noexcept {
+        if (keeps_time()) {
+            progress_->ring();
+        }
+    }
+    [[nodiscard]] bool keeps_time() const noexcept { return progress_ != nullptr; }
+    void keep_time(Timestamp now, bool reads) noexcept {
+        const auto timeout = progress_->keep_time(now, {reads, writing_ && waits()});
+        if (timeout != StreamTimeout::none) [[unlikely]] {
+            expire(timeout);
+        }
+    }
+
     // -- Writable ---------------------------------------------------------------------------------
 
     [[nodiscard]] WriteStatus write_atomic(std::span<const std::byte> bytes) noexcept {
@@ -165,12 +186,66 @@ class BasicStream {
         }
     }
     [[nodiscard]] const StreamLimits& limits() const noexcept { return limits_; }
+    /// From now on it ends with timed_out when one of these passes; all zero: with none. Fails with
+    /// not_enough_memory, with those that it had. Before registration or after handover.
+    [[nodiscard]] std::error_code set_deadlines(const StreamDeadlines& deadlines) noexcept {
+        const bool any = deadlines.idle > Duration::zero() || deadlines.read > Duration::zero() ||
+                         deadlines.write > Duration::zero() ||
+                         deadlines.exchange > Duration::zero();
+        auto* const progress = any ? new (std::nothrow) detail::Progress(deadlines) : nullptr;
+        if (any && progress == nullptr) {
+            return std::make_error_code(std::errc::not_enough_memory);
+        }
+        progress_.reset(progress);
+        return {};
+    }
+    /// Which deadline ended it.
+    [[nodiscard]] StreamTimeout timeout() const noexcept { return timeout_; }
     /// Takes the descriptor out, open; what was not sent is dropped. The stream is then empty.
     [[nodiscard]] os::BasicFd<Kernel> release() noexcept {
         reading_ = writing_ = ready_ = false;
         borrowed_ = {};
         out_.clear();
         return std::move(fd_);
+    }
+
+  protected:
+    // -- for sockets that are not connected yet ---------------------------------------------------
+
+    /// A stream to be: it takes bytes as far as its cap and keeps them.
+    BasicStream(os::BasicFd<Kernel> fd, std::nullptr_t) noexcept
+        : fd_(std::move(fd)), socket_(true), writing_(true) {}
+    /// In place of a flush until then.
+    void hold() noexcept {
+        if (!keep_borrowed()) {
+            return fail_writing(ENOMEM);
+        }
+        blocked_ = out_.size() > (blocked_ ? limits_.low_watermark : limits_.high_watermark);
+    }
+    /// It is connected.
+    void open() noexcept {
+        reading_ = true;
+        ready_ = writing_ && !blocked_;
+    }
+    /// It will not be: the end, with its cause.
+    void fail(int error) noexcept {
+        reading_ = false;
+        read_error_ = error;
+        if (writing_) {
+            fail_writing(error);
+        }
+    }
+    /// It took too long: the end.
+    void expire(StreamTimeout timeout) noexcept {
+        timeout_ = timeout;
+        fail(ETIMEDOUT);
+    }
+    [[nodiscard]] std::optional<Event> what_writing_caused() noexcept {
+        if (blocked_ == blocked_is_told_) [[likely]] {
+            return std::nullopt;
+        }
+        blocked_is_told_ = blocked_;
+        return Event(blocked_ ? Event::Kind::blocked : Event::Kind::drained);
     }
 
   private:
@@ -200,6 +275,9 @@ class BasicStream {
             socket_ ? Kernel::recv(fd_.get(), scratch) : Kernel::read(fd_.get(), scratch);
         if (result.value > 0) [[likely]] {
             drained_ = result.count() < scratch.size();
+            if (keeps_time()) {
+                progress_->add_read(result.count());
+            }
             return Event(std::span<const std::byte>(scratch.first(result.count())));
         }
         if (result.would_block()) {
@@ -218,13 +296,6 @@ class BasicStream {
 
     // -- writing ----------------------------------------------------------------------------------
 
-    [[nodiscard]] std::optional<Event> what_writing_caused() noexcept {
-        if (blocked_ == blocked_is_told_) [[likely]] {
-            return std::nullopt;
-        }
-        blocked_is_told_ = blocked_;
-        return Event(blocked_ ? Event::Kind::blocked : Event::Kind::drained);
-    }
     [[nodiscard]] WriteStatus admits(std::size_t size) noexcept {
         if (!writing_ || closing_) [[unlikely]] {
             return WriteStatus::ended;
@@ -276,6 +347,9 @@ class BasicStream {
         return socket_ ? Kernel::send(fd_.get(), front) : Kernel::write(fd_.get(), front);
     }
     void consume(std::size_t count) noexcept {
+        if (keeps_time()) {
+            progress_->add_written(count);
+        }
         if (borrowed_.empty()) {
             out_.consume(count);
         } else {
@@ -313,10 +387,12 @@ class BasicStream {
     bool ready_ = false;            ///< is_ready_to_write(): kept, as it is asked often
     bool blocked_is_told_ = false;  ///< what the service knows of it
     bool own_limits_ = false;       ///< set_limits() was called
+    StreamTimeout timeout_ = StreamTimeout::none;
     StreamLimits limits_;
     std::size_t lost_ = 0; ///< unsent when writing broke
     std::span<const std::byte> borrowed_;
     detail::OutBuffer out_;
+    std::unique_ptr<detail::Progress> progress_; ///< there, if it has deadlines
 };
 
 /// A buffered stream of the operating system.

@@ -26,6 +26,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -42,6 +43,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <span>
+#include <string_view>
 #include <system_error>
 #include <type_traits>
 
@@ -71,6 +73,23 @@ struct FdTraits {
     bool character_device = false;
     bool readable = false;
     bool writable = false;
+};
+
+/// What TCP_INFO fills in: as the C library knows it, and what the kernel has put behind that since
+/// (Linux 4.9; zero where it did not).
+struct TcpInfoFields {
+    ::tcp_info kernel;
+    std::uint64_t pacing_rate;
+    std::uint64_t max_pacing_rate;
+    std::uint64_t bytes_acked;
+    std::uint64_t bytes_received;
+    std::uint32_t segs_out;
+    std::uint32_t segs_in;
+    std::uint32_t notsent_bytes;
+    std::uint32_t min_rtt;
+    std::uint32_t data_segs_in;
+    std::uint32_t data_segs_out;
+    std::uint64_t delivery_rate;
 };
 
 /// The Linux kernel.
@@ -106,6 +125,15 @@ struct Kernel {
     static void sleep(Duration span) noexcept {
         const timespec time = to_timespec(span);
         call(SYS_ppoll, nullptr, 0, &time, nullptr, 0);
+    }
+
+    /// A number that nobody can foresee (getrandom(2)); the clock, where there is none.
+    [[nodiscard]] static std::uint64_t random() noexcept {
+        std::uint64_t number = 0;
+        if (call(SYS_getrandom, &number, sizeof number, 0) != sizeof number) {
+            number = static_cast<std::uint64_t>(now().time_since_epoch().count());
+        }
+        return number;
     }
 
     /// Raises the soft limit of open descriptors to the hard one; the value is the limit then.
@@ -226,6 +254,12 @@ struct Kernel {
     static Result bind(int fd, const sockaddr* address, socklen_t size) noexcept {
         return answer(::bind(fd, address, size));
     }
+    /// connect(2): EINPROGRESS is an answer, not retried; after EINTR it goes on by itself, so that
+    /// is EINPROGRESS too.
+    static Result connect(int fd, const sockaddr* address, socklen_t size) noexcept {
+        const Result result = answer(::connect(fd, address, size));
+        return result.error == EINTR ? Result{0, EINPROGRESS} : result;
+    }
     static Result listen(int fd, int backlog) noexcept { return answer(::listen(fd, backlog)); }
     /// accept4(2): non-blocking and close-on-exec from birth.
     static Result accept(int fd, sockaddr* address, socklen_t* size) noexcept {
@@ -242,6 +276,22 @@ struct Kernel {
     }
     static Result set_option(int fd, int level, int name, int value) noexcept {
         return answer(::setsockopt(fd, level, name, &value, sizeof value));
+    }
+    /// The same for an option that is no int: `value` is what the kernel expects there.
+    template <class Value>
+    static Result set_option_to(int fd, int level, int name, const Value& value) noexcept {
+        return answer(::setsockopt(fd, level, name, &value, sizeof value));
+    }
+    /// The same for text (SO_BINDTODEVICE).
+    static Result set_text_option(int fd, int level, int name, std::string_view text) noexcept {
+        return answer(
+            ::setsockopt(fd, level, name, text.data(), static_cast<socklen_t>(text.size())));
+    }
+    /// Fills `value` as far as the kernel knows it; the rest keeps what it was.
+    template <class Value>
+    static Result option_into(int fd, int level, int name, Value& value) noexcept {
+        socklen_t size = sizeof value;
+        return answer(::getsockopt(fd, level, name, &value, &size));
     }
     static Result option(int fd, int level, int name) noexcept {
         int value = 0;
@@ -311,6 +361,30 @@ struct Kernel {
         while (::read(fd, &count, sizeof count) < 0 && errno == EINTR) {
         }
         errno = kept;
+    }
+
+    // -- signals that are read -------------------------------------------------------------------
+
+    /// Adds a signal to a set. EINVAL: no signal, or one that cannot be held back (SIGKILL,
+    /// SIGSTOP).
+    static Result add_signal(sigset_t& set, int signal) noexcept {
+        return signal == SIGKILL || signal == SIGSTOP ? Result{0, EINVAL}
+                                                      : answer(::sigaddset(&set, signal));
+    }
+    /// signalfd(2): yields a signalfd_siginfo for each of these signals that is pending.
+    static Result signal_fd(const sigset_t& set) noexcept {
+        return answer(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+    }
+    /// From now on this thread holds these signals back; `before` is its mask until then.
+    static void hold_signals(const sigset_t& set, sigset_t& before) noexcept {
+        ::pthread_sigmask(SIG_BLOCK, &set, &before);
+    }
+    /// This thread holds these signals back no longer; those that are pending are forgotten.
+    static void release_signals(const sigset_t& set) noexcept {
+        const timespec at_once{};
+        while (::sigtimedwait(&set, nullptr, &at_once) > 0 || errno == EINTR) {
+        }
+        ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
     }
 
   private:
