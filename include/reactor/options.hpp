@@ -86,6 +86,7 @@ struct Options {
     /// Given to each stream as it is registered, unless it was given its own.
     StreamLimits stream;
     /// Bytes that all transports together may owe their peers; then `shedding` says who makes room.
+    /// What one turn gathers (gather_buffer) comes on top.
     std::size_t owed_bytes = 1024 * 1024 * 1024;
     Shedding shedding = Shedding::give_back;
     /// Whether a transport above its high watermark is not read until it has drained.
