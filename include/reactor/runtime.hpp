@@ -153,14 +153,6 @@ class Runtime<S, P> {
     static constexpr Duration ghost_rest = std::chrono::milliseconds{10};
 
     struct Unchecked {};
-    /// True while its scope lasts, whatever way it is left.
-    struct Within {
-        explicit Within(bool& flag) noexcept : flag_(flag) { flag_ = true; }
-        Within(const Within&) = delete;
-        Within& operator=(const Within&) = delete;
-        ~Within() { flag_ = false; }
-        bool& flag_;
-    };
 
     [[gnu::cold]] Runtime(S&& service, const Options& options, P&& poller, Unchecked)
         : dispatcher_(std::move(service), options, std::move(poller)),
@@ -189,7 +181,7 @@ class Runtime<S, P> {
     }
 
     bool turn_once(Duration max_wait) {
-        const Within turn(in_turn_);
+        const detail::Flag turn(in_turn_);
         start();
         wait(max_wait);
         tick();

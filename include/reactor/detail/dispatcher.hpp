@@ -10,7 +10,9 @@
 // there. Cold paths are kept out of line, so that the path of a byte is short.
 #pragma once
 
+#include <reactor/detail/guards.hpp>
 #include <reactor/detail/holdings.hpp>
+#include <reactor/detail/shedding.hpp>
 #include <reactor/handler.hpp>
 
 #include <utility>
@@ -195,48 +197,6 @@ class Dispatcher {
     std::optional<Duration> drain_asked;
 
   private:
-    /// Left by a throw, it sees to it that the resource has the rest of its share: it is looked at
-    /// again when the next turn ends, and then asked for what it may still have.
-    template <class R, Role role>
-    struct Interrupted {
-        explicit Interrupted(Slot<R, role>& of) noexcept : slot(of), id(of.id) {}
-        Interrupted(const Interrupted&) = delete;
-        Interrupted& operator=(const Interrupted&) = delete;
-        ~Interrupted() {
-            if (!over && slot.id == id) {
-                slot.held_back = true;
-            }
-        }
-        Slot<R, role>& slot;
-        ResourceId id;
-        bool over = false;
-    };
-    /// Left by a throw, it has the resource looked at again when the next turn ends.
-    template <class R, Role role>
-    struct Unfinished {
-        Unfinished(Registry<R, role>& in, Slot<R, role>& of) noexcept
-            : registry(in), slot(of), id(of.id) {}
-        Unfinished(const Unfinished&) = delete;
-        Unfinished& operator=(const Unfinished&) = delete;
-        ~Unfinished() {
-            if (!finished && slot.live && slot.id == id) {
-                registry.touch(slot);
-            }
-        }
-        Registry<R, role>& registry;
-        Slot<R, role>& slot;
-        ResourceId id;
-        bool finished = false;
-    };
-    /// True while its scope lasts, whatever way it is left.
-    struct Flag {
-        explicit Flag(bool& flag) noexcept : flag_(flag) { flag_ = true; }
-        Flag(const Flag&) = delete;
-        Flag& operator=(const Flag&) = delete;
-        ~Flag() { flag_ = false; }
-        bool& flag_;
-    };
-
     /// A zero is read as one where nothing at all would get on.
     [[nodiscard]] static Options usable(Options limits) noexcept {
         for (std::size_t* const limit :
@@ -377,24 +337,7 @@ class Dispatcher {
     }
     /// Ends some of those that weigh most, until there is room. False: nobody owes anything.
     bool shed(std::ptrdiff_t wanted) {
-        struct Weighed {
-            std::size_t weight = 0;
-            ResourceId id;
-        };
-        Weighed heaviest[32];
-        std::size_t index = 0;
-        while (const auto* const slot = own.transports.next(index)) {
-            const std::size_t weight =
-                slot->owed == 0 || options.shedding == Shedding::end_largest
-                    ? slot->owed
-                    : std::size_t{own.turn - slot->owing_since} + 1;
-            Weighed weighed{weight, slot->id};
-            for (Weighed& place : heaviest) {
-                if (place.weight < weighed.weight) {
-                    std::swap(place, weighed);
-                }
-            }
-        }
+        const auto heaviest = find_heaviest(own.transports, options.shedding, own.turn);
         for (const Weighed& each : heaviest) {
             auto* const slot = each.weight == 0 ? nullptr : own.transports.find(each.id);
             if (slot != nullptr && own.ledger.room() < wanted && !stopping) {
