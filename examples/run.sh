@@ -63,7 +63,7 @@ await() {
 
 # The columns of the table. `figure` may be called several times.
 did() { printf '%s' "$*" >"$work/did"; }
-figure() { printf '%s%s' "$([ ! -s "$work/figures" ] || echo ', ')" "$*" >>"$work/figures"; }
+figure() { printf '%s\n' "$*" >>"$work/figures"; }
 
 # failed REASON: ends the check.
 failed() {
@@ -116,7 +116,7 @@ while [ $# -gt 0 ]; do
     -*) usage 2 >&2 ;;
     *)
         play=$1
-        [ -f "$here/$play.cpp" ] || { echo "There is no examples/$play.cpp" >&2; exit 2; }
+        [ -f "$here/$play.cpp" ] || [ -f "$here/$play/main.cpp" ] || { echo "There is no examples/$play.cpp" >&2; exit 2; }
         break
         ;;
     esac
@@ -129,7 +129,7 @@ if [ -z "$play$chosen" ]; then
 fi
 
 # shellcheck disable=SC2086 # the lists are to be split into words
-need $packages_build
+need $packages_build $packages_examples
 needed=$(for name in $chosen; do (packages= && . "$here/checks/$name.sh" && echo "$packages"); done)
 # shellcheck disable=SC2086
 need $needed
@@ -185,8 +185,9 @@ for name in $chosen; do
         done
         echo "---"
     fi
-    printf '%s\t%s\t%s\t%s\n' "$name" "$(cat "$work/did")" "$(cat "$work/figures")" "$verdict" \
-        >>"$results/table"
+    printf '%s\t%s\t%s\t%s\n' "$name" "$(cat "$work/did")" "$(head -n 1 "$work/figures")" \
+        "$verdict" >>"$results/table"
+    sed -n '2,$s/.*/\t\t&\t/p' "$work/figures" >>"$results/table"
 done
 
 [ -s "$results/table" ] || { echo "There are no checks." >&2; exit 1; }
@@ -202,5 +203,5 @@ awk -F '\t' '
             printf "%-" width[1] "s  %-" width[2] "s  %-" width[3] "s  %s\n",
                 cell[r, 1], cell[r, 2], cell[r, 3], cell[r, 4]
     }
-' "$results/table"
+' "$results/table" | sed 's/ *$//'
 exit $status

@@ -62,7 +62,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 
 # shellcheck disable=SC2086 # the lists are to be split into words
 {
-    need $packages_build $packages_tests
+    need $packages_build $packages_examples $packages_tests
     if [ "$compiler" = clang++ ]; then
         need $packages_clang
         [ -z "$sanitize" ] || need $packages_clang_sanitizers
