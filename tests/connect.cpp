@@ -405,3 +405,21 @@ TEST_CASE("connect: a local address and port are what it is connected from") {
     CHECK(party.heard(that_port).back->local() == here.at);
     CHECK(party.heard(that_port).back->peer() == host.at);
 }
+
+TEMPLATE_TEST_CASE("connect: a peer that has written and reset before the first look loses nothing",
+                   "", EpollPoller, PollPoller) {
+    const Host host;
+    Party<TestType> party;
+    auto stream = TcpStream::connect(host.at, 10s);
+    os::Fd peer = host.accept();
+    write_some(peer, "short visit");
+    REQUIRE(has_arrived(peer));
+    reset(peer);
+    REQUIRE(has_hung_up(stream.fd()));
+    const ResourceId id = party.add(std::move(stream));
+    REQUIRE(party.until_gone(id));
+    CHECK(party.heard(id).trace == "cdx");
+    CHECK(party.heard(id).bytes == "short visit");
+    CHECK(is(party.heard(id).code, ECONNRESET));
+    CHECK(party.rests());
+}

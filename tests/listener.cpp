@@ -826,3 +826,20 @@ TEMPLATE_TEST_CASE(
         return reader.bytes == "the door is closed";
     }));
 }
+
+TEMPLATE_TEST_CASE("listener: connections that all go wrong are no storm, and are told once", "",
+                   FaultyEpoll, FaultyPoll) {
+    Faults faults;
+    faults.otherwise = [](Call call) -> Fault { return {call == Call::accept ? EPERM : 0}; };
+    House<TestType> house;
+    const ResourceId id = house.listen();
+    const os::Fd client = house.client();
+    house.turn();
+    CHECK(house.trace(id) == "t");
+    CHECK(is(house.service().of[id].code, EPERM));
+    CHECK(house.rests());
+    faults.otherwise = nullptr; // the filter has been taken away
+    faults.ahead += 1s;
+    REQUIRE(house.until([&] { return house.accepted() == 1; }));
+    CHECK(house.trace(id) == "ta");
+}

@@ -131,8 +131,8 @@ using Parameters = std::vector<std::pair<std::string, std::string>>;
 }
 
 /// A header's first word, in lower case, and its parameters.
-[[nodiscard]] inline std::pair<std::string, std::optional<Parameters>> split(
-    std::string_view value) {
+[[nodiscard]] inline std::pair<std::string, std::optional<Parameters>>
+split(std::string_view value) {
     const std::size_t end = value.find(';');
     return {lower(trimmed(value.substr(0, end))),
             parameters_of(end == value.npos ? std::string_view{} : value.substr(end))};
@@ -465,11 +465,11 @@ class Multipart {
     Status status_ = Status::ok;
     Error error_ = Error::none;
     Place place_ = Place::preamble;
-    std::string delimiter_;    // CRLF, two dashes, the boundary
-    std::size_t matched_ = 2;  // of the delimiter
-    std::size_t skipped_ = 2;  // of that, what is not there in fact, or belongs to the headers
-    std::string rest_;         // of the boundary's line, behind the delimiter
-    std::string line_;         // of a header block, not yet ended
+    std::string delimiter_;   // CRLF, two dashes, the boundary
+    std::size_t matched_ = 2; // of the delimiter
+    std::size_t skipped_ = 2; // of that, what is not there in fact, or belongs to the headers
+    std::string rest_;        // of the boundary's line, behind the delimiter
+    std::string line_;        // of a header block, not yet ended
     std::size_t headers_size_ = 0;
     std::vector<std::pair<std::string, std::string>> headers_;
 };

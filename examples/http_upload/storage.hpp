@@ -257,8 +257,9 @@ class BasicTemporaryName {
 template <class System>
 class BasicUpload {
   public:
-    /// Appends all of it, or says why not (full disk, error of the device). After an error nothing
-    /// else works, and every call answers with that error.
+    /// Appends all of it, or says why not (full disk, error of the device). Small pieces are
+    /// gathered, so an error may be told by a later call, at the latest by finish. After an error
+    /// nothing else works, and every call answers with that error.
     std::error_code write(std::string_view bytes) {
         if (!error_ && !file_) {
             error_ = std::make_error_code(std::errc::bad_file_descriptor); // finished, or none
@@ -266,21 +267,23 @@ class BasicUpload {
         if (!error_ && !digest_.add(bytes)) {
             error_ = std::make_error_code(std::errc::not_enough_memory);
         }
-        while (!error_ && !bytes.empty()) {
-            const Result written = System::write(file_.get(), bytes);
-            if (!written.ok() || written.count() == 0) {
-                error_ = written.ok() ? std::make_error_code(std::errc::io_error) : written.code();
-                break;
-            }
-            size_ += written.count();
-            bytes.remove_prefix(written.count());
+        if (!error_ && gathered_.size() + bytes.size() >= gathering_size) {
+            write_out(gathered_);
+            gathered_.clear();
         }
+        if (bytes.size() >= gathering_size) {
+            write_out(bytes);
+        } else if (!error_) {
+            gathered_ += bytes;
+        }
+        size_ += error_ ? 0 : bytes.size();
         return error_;
     }
 
     /// Gives the file its name, atomically: who opens it sees the file that was there before, or
     /// this one, whole. A name that is not safe is refused, and another may be tried; after any
-    /// other error nothing else works, and nothing is left when this goes.
+    /// other error nothing else works, and nothing is left when this goes. (But for the last step:
+    /// if the directory cannot be brought to the disk, the file has its name, until a crash.)
     std::error_code finish(std::string_view name) {
         const std::optional<std::string> safe = safe_name(name);
         if (!error_ && file_ && safe != name) {
@@ -289,13 +292,14 @@ class BasicUpload {
         if (!error_ && !file_) {
             error_ = std::make_error_code(std::errc::bad_file_descriptor);
         }
+        write_out(gathered_);
         if (!error_) {
             error_ = publish(safe->c_str());
         }
         return error_;
     }
 
-    /// What was written so far, in bytes.
+    /// What write has taken so far, in bytes.
     [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
     /// Of what was written, in hexadecimal. Empty before it is finished.
     [[nodiscard]] const std::string& sha256() const noexcept { return sha256_; }
@@ -304,6 +308,9 @@ class BasicUpload {
     friend class BasicStore<System>;
     using Fd = reactor::os::BasicFd<System>;
     using TemporaryName = BasicTemporaryName<System>;
+
+    // Less is not worth a system call: a client may send its bytes one by one.
+    static constexpr std::size_t gathering_size = 16 * 1024;
 
     BasicUpload(std::shared_ptr<const Fd> directory, bool unnamed, bool durable)
         : directory_(std::move(directory)), durable_(durable) {
@@ -323,6 +330,17 @@ class BasicUpload {
             error_ = opened.code();
         } else if (!digest_.begin()) {
             error_ = std::make_error_code(std::errc::not_enough_memory);
+        }
+    }
+
+    void write_out(std::string_view bytes) {
+        while (!error_ && !bytes.empty()) {
+            const Result written = System::write(file_.get(), bytes);
+            if (!written.ok() || written.count() == 0) {
+                error_ = written.ok() ? std::make_error_code(std::errc::io_error) : written.code();
+                break;
+            }
+            bytes.remove_prefix(written.count());
         }
     }
 
@@ -368,6 +386,7 @@ class BasicUpload {
     TemporaryName temporary_; // none while the file is unnamed
     Fd file_;
     Sha256 digest_;
+    std::string gathered_; // taken, and not yet written out
     std::uint64_t size_ = 0;
     std::string sha256_;
     std::error_code error_;

@@ -56,20 +56,20 @@ class BasicSocketListener {
         if (io == Io::write || resting_until_ || end_ != 0) {
             return std::nullopt;
         }
+        os::Result accepted;
         for (int tries = 0; tries < 64; ++tries) {
-            os::Result accepted;
             const Address peer = Address::filled([&](sockaddr* at, socklen_t* size) {
                 accepted = Kernel::accept(fd_.get(), at, size);
                 return accepted;
             });
             if (accepted.ok()) [[likely]] {
-                rest_ = shortest_rest;
-                trouble_told_ = false;
                 Event event{{Fd(accepted.fd()), detail::Accepted{}}, peer};
                 if (event.stream.set_deadlines(deadlines_)) [[unlikely]] {
                     bear_shortage(ENOMEM); // without them it is not let in
                     return std::nullopt;
                 }
+                rest_ = shortest_rest;
+                trouble_told_ = false;
                 return event;
             }
             if (accepted.would_block()) {
@@ -83,6 +83,10 @@ class BasicSocketListener {
                 end_ = accepted.error;
                 return std::nullopt;
             }
+        }
+        // A filter (LSM, seccomp) may refuse before the connection has left the backlog.
+        if (accepted.error == EPERM || accepted.error == EOPNOTSUPP) {
+            bear_shortage(accepted.error);
         }
         return std::nullopt;
     }

@@ -145,7 +145,16 @@ class BasicSocketStream : public BasicStream<KernelType> {
         }
         const os::Result error = Kernel::option(this->fd(), SOL_SOCKET, SO_ERROR);
         if (!error.ok() || error.value != 0) {
-            give_up(error.ok() ? static_cast<int>(error.value) : error.error);
+            const int cause = error.ok() ? static_cast<int>(error.value) : error.error;
+            std::byte first;
+            if (Kernel::now() < connecting_->until &&
+                Kernel::peek(this->fd(), {&first, 1}).value > 0) {
+                // It was connected, and has been reset: what came before is to be read first.
+                connecting_.reset();
+                this->open(cause);
+                return Event(Event::Kind::connected);
+            }
+            give_up(cause);
             return std::nullopt;
         }
         const Address name = peer();

@@ -222,9 +222,11 @@ class BasicStream {
         }
         blocked_ = out_.size() > (blocked_ ? limits_.low_watermark : limits_.high_watermark);
     }
-    /// It is connected.
-    void open() noexcept {
+    /// It is connected; an `error` that the kernel has told, and tells no more, is its end once all
+    /// is read.
+    void open(int error = 0) noexcept {
         reading_ = true;
+        read_error_ = error;
         ready_ = writing_ && !blocked_;
     }
     /// It will not be: the end, with its cause.
@@ -288,6 +290,8 @@ class BasicStream {
         const bool at_end = result.ok() || (character_device_ && result.error == EIO);
         if (!at_end) {
             read_error_ = result.error;
+        } else if (read_error_ != 0) {
+            return std::nullopt; // it was told before
         } else if (write_error_ == 0) {
             return Event(Event::Kind::eof);
         }

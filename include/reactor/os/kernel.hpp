@@ -75,6 +75,15 @@ struct FdTraits {
     bool writable = false;
 };
 
+/// What stands at a path; of a symbolic link, the link itself: lstat(2).
+struct FileTraits {
+    bool socket = false;
+    unsigned mode = 0; ///< the permission bits
+    std::uint64_t device = 0;
+    std::uint64_t inode = 0; ///< may be given again once nobody holds the file
+    Duration changed{};      ///< when anything but its bytes last changed, since 1970
+};
+
 /// What TCP_INFO fills in: as the C library knows it, and what the kernel has put behind that since
 /// (Linux 4.9; zero where it did not).
 struct TcpInfoFields {
@@ -149,6 +158,13 @@ struct Kernel {
         return {static_cast<long>(limit.rlim_cur), 0};
     }
 
+    /// A variable of the environment; null if there is none. Not while another thread changes any.
+    [[nodiscard]] static const char* environment(const char* name) noexcept {
+        return std::getenv(name);
+    }
+    /// Takes it out, for this process and its children. Not while another thread looks at any.
+    static void unset_environment(const char* name) noexcept { ::unsetenv(name); }
+
     /// pthread_create(3); `thread` is to be joined. EAGAIN: the system has no room for it.
     static Result start_thread(pthread_t& thread, void* (*body)(void*), void* argument) noexcept {
         return {0, ::pthread_create(&thread, nullptr, body, argument)};
@@ -205,6 +221,26 @@ struct Kernel {
         return {};
     }
 
+    /// Looks at what stands at the path; `error` set if nothing does.
+    static Result file_traits(const char* path, FileTraits& out) noexcept {
+        struct stat status {};
+        if (::lstat(path, &status) != 0) {
+            return {0, errno};
+        }
+        constexpr mode_t permissions = 07777;
+        out = {S_ISSOCK(status.st_mode), status.st_mode & permissions, status.st_dev,
+               status.st_ino,
+               std::chrono::seconds{status.st_ctim.tv_sec} + Duration{status.st_ctim.tv_nsec}};
+        return {};
+    }
+    /// Sets the permission bits; of a UNIX socket those that its file is born with, less the umask.
+    static Result set_mode(int fd, unsigned mode) noexcept { return answer(::fchmod(fd, mode)); }
+    /// Sets those of what stands at the path; never follows a symbolic link there.
+    static Result set_mode_at(const char* path, unsigned mode) noexcept {
+        return answer(::fchmodat(AT_FDCWD, path, mode, AT_SYMLINK_NOFOLLOW));
+    }
+    static Result unlink(const char* path) noexcept { return answer(::unlink(path)); }
+
     // -- bytes -----------------------------------------------------------------------------------
 
     static Result read(int fd, std::span<std::byte> into) noexcept {
@@ -213,6 +249,12 @@ struct Kernel {
     static Result recv(int fd, std::span<std::byte> into) noexcept {
         return retried([&] {
             return call(SYS_recvfrom, fd, into.data(), into.size(), 0, nullptr, nullptr);
+        });
+    }
+    /// The same, and leaves them there.
+    static Result peek(int fd, std::span<std::byte> into) noexcept {
+        return retried([&] {
+            return call(SYS_recvfrom, fd, into.data(), into.size(), MSG_PEEK, nullptr, nullptr);
         });
     }
     /// To a socket; a broken connection is EPIPE, not a signal.
@@ -250,6 +292,15 @@ struct Kernel {
     /// A stream socket, non-blocking and close-on-exec from birth.
     static Result stream_socket(int family) noexcept {
         return answer(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    }
+    /// Two UNIX stream sockets that are connected to each other, both as above.
+    static Result stream_pair(int& first, int& second) noexcept {
+        int ends[2] = {-1, -1};
+        const Result result = answer(
+            ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends));
+        first = ends[0];
+        second = ends[1];
+        return result;
     }
     static Result bind(int fd, const sockaddr* address, socklen_t size) noexcept {
         return answer(::bind(fd, address, size));
