@@ -293,7 +293,7 @@ TEST_CASE("Options: every limit is finite by default, and is this (I8)") {
     const auto [events_per_wait, events_per_resource, bytes_per_resource, accepts_per_turn,
                 commands_per_turn, timers_per_turn, actions_per_turn, command_queue, action_queue,
                 timers, listeners, transports, read_buffer, gather_buffer, stream, owed_bytes,
-                shedding, auto_pause, poll_failures] = Options{};
+                shedding, return_memory, auto_pause, poll_failures] = Options{};
     const auto [high_watermark, low_watermark, cap] = stream;
     CHECK(events_per_wait == 256);
     CHECK(events_per_resource == 16);
@@ -314,6 +314,7 @@ TEST_CASE("Options: every limit is finite by default, and is this (I8)") {
     CHECK(cap == 1024 * 1024);
     CHECK(owed_bytes == 1024 * 1024 * 1024);
     CHECK(shedding == Shedding::give_back);
+    CHECK(return_memory);
     CHECK(auto_pause);
     CHECK(poll_failures == 10);
     CHECK((low_watermark <= high_watermark && high_watermark <= cap));

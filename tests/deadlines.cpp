@@ -302,6 +302,7 @@ TEMPLATE_TEST_CASE("deadlines: all that a listener accepts have those it was giv
     std::vector<os::Fd> clients;
     for (int n = 0; n < 20; ++n) {
         clients.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        const Calm calm; // connect(2)
         require_ok(::connect(clients.back().get(), at.data(), at.size()) == 0, "connect");
     }
     for (int turns = 0; turns < 10'000 && runtime.service().accepted < 20; ++turns) {

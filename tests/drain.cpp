@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "calm.hpp"
 #include "catch.hpp"
 #include "scripted.hpp"
 
@@ -28,6 +29,7 @@ namespace {
 
 /// Blocking, with a patience that only a broken library needs.
 [[nodiscard]] std::string read_to_end(int fd) {
+    const test::Calm calm; // recv(2)
     const timeval patience{20, 0};
     ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     std::string text;
@@ -42,6 +44,7 @@ namespace {
 /// Connects to a listener of ours; blocking.
 [[nodiscard]] os::Fd connected_to(const Address& address) {
     os::Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const test::Calm calm; // connect(2)
     REQUIRE(::connect(fd.get(), address.data(), address.size()) == 0);
     return fd;
 }

@@ -122,7 +122,7 @@ Address name_of(const os::Fd& fd) {
 }
 os::Fd client_of(const Address& at) {
     os::Fd fd(::socket(at.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
-    require_ok(::connect(fd.get(), at.data(), at.size()) == 0, "connect");
+    require_ok(calmly([&] { return ::connect(fd.get(), at.data(), at.size()); }) == 0, "connect");
     return fd;
 }
 /// What the other side sends until its end; waits for it.
@@ -191,7 +191,7 @@ os::Fd passed(const os::Fd& over) {
     pollfd look{over.get(), POLLIN, 0};
     while (::poll(&look, 1, -1) < 0 && errno == EINTR) {
     }
-    require_ok(::recvmsg(over.get(), &message, 0) == 1, "recvmsg");
+    require_ok(calmly([&] { return ::recvmsg(over.get(), &message, 0); }) == 1, "recvmsg");
     cmsghdr* const header = CMSG_FIRSTHDR(&message);
     require_ok(header != nullptr && header->cmsg_type == SCM_RIGHTS, "SCM_RIGHTS");
     int fd = -1;

@@ -35,6 +35,7 @@ std::size_t open_descriptors() {
 
 /// A client that has connected, and never blocks.
 os::Fd connected(const Address& to) {
+    const Calm calm; // connect(2)
     os::Fd client(::socket(to.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
     require_ok(static_cast<bool>(client), "socket");
     require_ok(::connect(client.get(), to.data(), to.size()) == 0, "connect");
@@ -182,6 +183,7 @@ struct House {
     }
     /// Whether the loop comes to rest: waits, several times in a row, for all of its time.
     bool rests() {
+        const Calm calm; // a signal may end a turn
         int waits = 0;
         for (int turns = 0; turns < 1'000 && waits < 3; ++turns) {
             const Timestamp before = os::Kernel::now();

@@ -314,10 +314,24 @@ TEST_CASE("multipart: headers are bounded, by bytes and by number, in the same p
     CHECK(split_headers(many + "X: y\r\n").error == Error::header_too_long);
     // Each part has the whole of it.
     std::string body;
-    for (int n = 0; n < 5; ++n) {
+    for (int n = 0; n < 3; ++n) {
         body += "--b\r\n" + many + "\r\n\r\n";
+        body += "--b\r\n" + good + "X: " + std::string(room, 'y') + "\r\n\r\n\r\n";
     }
-    CHECK(split_in(body + "--b--", 1000, "b").parts.size() == 5);
+    CHECK(split_in(body + "--b--", 1000, "b").parts.size() == 6);
+}
+
+TEST_CASE("multipart: parts are bounded by number") {
+    std::string body;
+    for (std::size_t n = 0; n < Multipart::most_parts; ++n) {
+        body += "--b\r\n" + x + "\r\n";
+    }
+    const Outcome most = split_in(body + "--b--", 1000, "b");
+    CHECK(most.status == Status::done);
+    CHECK(most.parts.size() == Multipart::most_parts);
+    const Outcome more = split_in(body + "--b\r\n" + x + "\r\n--b--", 1000, "b");
+    CHECK(more.error == Error::too_many_parts);
+    CHECK(more.parts == most.parts);
 }
 
 TEST_CASE("multipart: blanks behind a boundary are bounded, so that nothing must be kept") {

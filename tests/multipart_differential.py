@@ -37,7 +37,7 @@ from collections import Counter
 arguments = argparse.ArgumentParser()
 arguments.add_argument("split")
 arguments.add_argument("--seed", type=int, default=2046)
-arguments.add_argument("--count", type=int, default=4000)
+arguments.add_argument("--count", type=int, default=3000)
 arguments = arguments.parse_args()
 chance = random.Random(arguments.seed)
 

@@ -47,6 +47,8 @@ const char* name_of(Multipart::Error error) {
         return "no_disposition";
     case Multipart::Error::bad_disposition:
         return "bad_disposition";
+    case Multipart::Error::too_many_parts:
+        return "too_many_parts";
     case Multipart::Error::truncated:
         return "truncated";
     }

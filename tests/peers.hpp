@@ -27,6 +27,7 @@
 #include <string_view>
 #include <vector>
 
+#include "calm.hpp"
 #include "catch.hpp"
 
 namespace test {
@@ -92,6 +93,7 @@ struct Ends {
 };
 
 [[nodiscard]] inline Ends tcp_ends() {
+    const Calm calm; // connect(2)
     const os::Fd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const Address any = Address::loopback_ipv4(0);
     require_ok(::bind(listener.get(), any.data(), any.size()) == 0, "bind");
@@ -172,6 +174,7 @@ template <class Condition>
 
 /// Writes as much as the descriptor takes; how much that was.
 inline std::size_t write_some(const os::Fd& fd, std::string_view text) {
+    const Calm calm; // a terminal can be interrupted although it never blocks
     std::size_t done = 0;
     while (done < text.size()) {
         const ssize_t count = ::write(fd.get(), text.data() + done, text.size() - done);
@@ -192,6 +195,7 @@ struct Reader {
     [[nodiscard]] bool at_end() const { return eof || error != 0; }
     /// Reads what is there, `most` bytes at most. Whether anything came.
     bool read(const os::Fd& fd, std::size_t most = std::numeric_limits<std::size_t>::max()) {
+        const Calm calm; // as above
         const std::size_t before = bytes.size();
         char piece[16 * 1024];
         while (!at_end() && most > 0) {
@@ -338,6 +342,7 @@ struct Watched {
     }
     /// Whether the loop comes to rest: waits, several times in a row, for all of its time.
     bool rests() {
+        const Calm calm; // a signal may end a turn
         int waits = 0;
         for (int turns = 0; turns < 1'000 && waits < 3; ++turns) {
             const Timestamp before = os::Kernel::now();

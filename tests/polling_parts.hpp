@@ -4,6 +4,7 @@
 // of signals.
 #pragma once
 
+#include "calm.hpp"
 #include "catch.hpp"
 
 #include <reactor/os/fd.hpp>
@@ -35,6 +36,7 @@ inline Pair pipe_pair() {
     return {Fd(ends[0]), Fd(ends[1])};
 }
 inline void write_to(const Fd& fd, std::string_view text) {
+    const test::Calm calm; // a terminal's write(2) can be interrupted before it begins
     REQUIRE(::write(fd.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()));
 }
 inline std::size_t read_from(const Fd& fd, std::size_t most) {

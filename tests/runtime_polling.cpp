@@ -139,6 +139,7 @@ struct Loop {
     }
     /// A turn that nothing ends before its time; whoever spins or wakes would end it.
     bool sleeps(Duration span = 8ms) {
+        const test::Calm calm; // a signal may end a turn
         const Timestamp begin = os::Kernel::now();
         turn(span);
         return os::Kernel::now() - begin >= span;
@@ -213,7 +214,7 @@ int in_child(Body body) {
     }
     REQUIRE(child > 0);
     int status = 0;
-    REQUIRE(::waitpid(child, &status, 0) == child);
+    REQUIRE(test::calmly([&] { return ::waitpid(child, &status, 0); }) == child);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
@@ -249,6 +250,7 @@ TEMPLATE_TEST_CASE("a due timer takes one wait, not a row of short ones", "[runt
     Loop<TestType> loop;
     for (const Duration span : std::initializer_list<Duration>{200us, 3ms, 15ms}) {
         loop.ask([span](ProbeActions& actions) { actions.set_timer(span); });
+        const test::Calm calm; // a signal may end a wait
         const std::size_t before = PlannedKernel::waits();
         loop.probe.fired.clear();
         while (loop.probe.fired.empty()) {
@@ -1288,7 +1290,7 @@ TEST_CASE("a poller that fails to start afresh does not leave the loop deaf", "[
         rung = true;
         controller.wake();
     });
-    loop.turn(20ms);
+    test::calmly([&] { loop.turn(20ms); });
     const bool heard = rung;
     other.join();
     CHECK(heard);
@@ -1700,7 +1702,7 @@ TEMPLATE_TEST_CASE("a descriptor that a child still holds is forgotten when we c
     const pid_t child = ::fork();
     if (child == 0) {
         pollfd end{leash.ours.get(), POLLIN, 0};
-        ::poll(&end, 1, -1);
+        test::calmly([&] { return ::poll(&end, 1, -1); });
         ::_exit(0);
     }
     REQUIRE(child > 0);
@@ -1710,7 +1712,7 @@ TEMPLATE_TEST_CASE("a descriptor that a child still holds is forgotten when we c
     CHECK(loop.runtime.stale_reports() == 0);
     CHECK(loop.probe.trace[id] == "^");
     write_to(leash.theirs, "x");
-    CHECK(::waitpid(child, nullptr, 0) == child);
+    CHECK(test::calmly([&] { return ::waitpid(child, nullptr, 0); }) == child);
 }
 
 TEMPLATE_TEST_CASE("a forked child is refused, and its copy's end does the parent no harm",
@@ -1780,7 +1782,7 @@ TEMPLATE_TEST_CASE("a child forked within a callback cannot harm the parent when
     }
     REQUIRE(child > 0);
     int status = 0;
-    REQUIRE(::waitpid(child, &status, 0) == child);
+    REQUIRE(test::calmly([&] { return ::waitpid(child, &status, 0); }) == child);
     CHECK(status == 0);
     write_to(pair.theirs, "first");
     write_to(other.theirs, "second");
@@ -1826,6 +1828,7 @@ TEMPLATE_TEST_CASE("two runtimes in two threads share nothing", "[runtime]", Epo
             echoed[n] = sent ? runtime.service().bytes : 0;
         });
         threads.emplace_back([&, n] {
+            const test::Calm calm; // what blocks here are calls of the test
             char byte = 'x';
             for (int round = 0; round < rounds; ++round) {
                 pollfd ready{pairs[n].theirs.get(), POLLIN, 0};
@@ -1983,7 +1986,7 @@ TEMPLATE_TEST_CASE("timers, processes and high numbers are streams as well", "[r
         while (asked->empty()) {
             runtime.turn(Duration::max());
         }
-        CHECK(::waitpid(child, nullptr, 0) == child);
+        CHECK(test::calmly([&] { return ::waitpid(child, nullptr, 0); }) == child);
     }
     SECTION("1024 and above") {
         Pair pair = socket_pair();

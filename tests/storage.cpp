@@ -22,6 +22,7 @@
 #include <thread>
 #include <vector>
 
+#include "calm.hpp"
 #include "catch.hpp"
 
 using namespace http_upload;
@@ -510,6 +511,7 @@ TEST_CASE("storage: without unnamed files an upload has a name that nobody can a
     put(store, "a", "two");
     CHECK(directory.names() == Names{".upload-0000000000000000", "a"});
     CHECK(get(store, "a", error) == "two");
+    CHECK(state.calls["unlink"] == 1); // of what was given up, not of what was renamed
     CHECK(directory.contents(".upload-0000000000000000") == "another's");
     CHECK(open_descriptors() == descriptors);
 }
@@ -687,6 +689,24 @@ FullDisk fill(const std::string& path) {
     return seen;
 }
 
+/// Mounts a disk of 1 MB for this process alone. Who is not root becomes it in a namespace.
+int mount_small_disk(const std::string& at) {
+    const std::string user = "0 " + std::to_string(::geteuid()) + " 1";
+    const std::string group = "0 " + std::to_string(::getegid()) + " 1";
+    const bool root = ::geteuid() == 0;
+    if (::unshare(root ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER) != 0) {
+        return errno;
+    }
+    if (!root) {
+        std::ofstream("/proc/self/setgroups") << "deny";
+        std::ofstream("/proc/self/uid_map") << user;
+        std::ofstream("/proc/self/gid_map") << group;
+    }
+    const bool mounted = ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                         ::mount("tmpfs", at.c_str(), "tmpfs", 0, "size=1m") == 0;
+    return mounted ? 0 : errno;
+}
+
 /// Runs `prepare` (an errno) and then fill in a child, so that nothing of this process changes.
 template <class Prepare>
 FullDisk fill_in_child(const std::string& path, Prepare prepare) {
@@ -705,6 +725,7 @@ FullDisk fill_in_child(const std::string& path, Prepare prepare) {
     }
     ::close(ends[1]);
     FullDisk seen;
+    const test::Calm calm;
     const bool read = ::read(ends[0], &seen, sizeof seen) == sizeof seen;
     ::close(ends[0]);
     int status = -1;
@@ -718,13 +739,8 @@ FullDisk fill_in_child(const std::string& path, Prepare prepare) {
 
 TEST_CASE("storage: a full disk refuses the upload, keeps nothing of it, and takes what fits") {
     const Directory directory;
-    const FullDisk seen = fill_in_child(directory.path(), [&] {
-        const int spaces = ::geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER;
-        const bool mounted = ::unshare(spaces) == 0 &&
-                             ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-                             ::mount("tmpfs", directory.path().c_str(), "tmpfs", 0, "size=1m") == 0;
-        return mounted ? 0 : errno;
-    });
+    const FullDisk seen =
+        fill_in_child(directory.path(), [&] { return mount_small_disk(directory.path()); });
     if (seen.prepared != 0) {
         WARN("A disk of 1 MB could not be mounted (" << std::strerror(seen.prepared)
                                                      << "): only a made-up ENOSPC is tested here.");

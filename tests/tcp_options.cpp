@@ -44,6 +44,7 @@ void check_all(int fd) {
 /// A client's socket that is connected, without a reactor.
 os::Fd client_of(const Address& at) {
     os::Fd fd(::socket(at.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const Calm calm; // connect(2)
     require_ok(::connect(fd.get(), at.data(), at.size()) == 0, "connect");
     return fd;
 }
@@ -128,7 +129,7 @@ TEST_CASE("tcp options: an IPv6 listener takes IPv4 clients or does not, as aske
     REQUIRE_FALSE(error);
     const Address at = Address::loopback_ipv4(six.local().port());
     const os::Fd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    CHECK(::connect(client.get(), at.data(), at.size()) == -1);
+    CHECK(calmly([&] { return ::connect(client.get(), at.data(), at.size()); }) == -1);
     CHECK(errno == ECONNREFUSED);
     // So the same port is free for a listener of IPv4.
     const TcpListener four = TcpListener::bind(at, error);

@@ -17,6 +17,7 @@
 
 #include <getopt.h>
 
+#include <csignal>
 #include <cstdlib>
 
 namespace {
@@ -76,6 +77,7 @@ int main(int argc, char** argv) {
         usage(2);
     }
     try {
+        std::signal(SIGXFSZ, SIG_IGN); // a file over the limit is an error, not the end of us
         raise_descriptor_limit();
         ListenOptions listening;
         listening.deadlines.write = settings.idle; // who does not take his answer

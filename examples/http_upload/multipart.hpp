@@ -209,12 +209,14 @@ class Multipart {
         bad_header,        ///< no name and colon, a line that does not end with CRLF, a NUL
         no_disposition,    ///< a part without Content-Disposition
         bad_disposition,   ///< not form-data with a name, malformed, or there twice
+        too_many_parts,    ///< more than `most_parts`
         truncated,         ///< the end came before the last boundary
     };
 
     static constexpr std::size_t longest_padding = 128;
     static constexpr std::size_t longest_headers = 8 * 1024; ///< of a part, in bytes, all lines
     static constexpr std::size_t most_headers = 32;          ///< of a part
+    static constexpr std::size_t most_parts = 1000;          ///< what is told of each may be kept
 
     /// `boundary` as boundary_of gives it. Precondition: is_boundary(boundary).
     explicit Multipart(std::string_view boundary) : delimiter_("\r\n--") {
@@ -242,7 +244,7 @@ class Multipart {
     template <PartSink Sink>
     Status finish(Sink& sink) {
         if (status_ == Status::ok) {
-            if (place_ != Place::headers && rest_.starts_with("--") && rest_.back() != '\r') {
+            if (rest_.starts_with("--") && rest_.back() != '\r') {
                 end_line(sink);
             } else {
                 fail(Error::truncated);
@@ -351,7 +353,6 @@ class Multipart {
             status_ = Status::done;
         }
         begin_content(Place::headers, 0);
-        line_.clear();
         headers_.clear();
         headers_size_ = 0;
     }
@@ -437,6 +438,10 @@ class Multipart {
         if (!has_disposition) {
             return fail(Error::no_disposition);
         }
+        if (parts_ == most_parts) {
+            return fail(Error::too_many_parts);
+        }
+        ++parts_;
         begin_content(Place::data, 2);
         sink.part_begin(part);
     }
@@ -471,6 +476,7 @@ class Multipart {
     std::string rest_;        // of the boundary's line, behind the delimiter
     std::string line_;        // of a header block, not yet ended
     std::size_t headers_size_ = 0;
+    std::size_t parts_ = 0;
     std::vector<std::pair<std::string, std::string>> headers_;
 };
 

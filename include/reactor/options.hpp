@@ -44,7 +44,9 @@ enum class StreamTimeout : std::uint8_t { none, connect, idle, read, write, exch
 
 /// Who makes room when all transports together owe more than Options::owed_bytes.
 enum class Shedding : std::uint8_t {
-    give_back,   ///< the sender: the send that does not fit comes back
+    /// The sender: the send that does not fit comes back. Whom it would rather serve is for the
+    /// service: it ends one that owes, and sends again.
+    give_back,
     end_largest, ///< those that owe most leave, unsent bytes and all
     end_longest, ///< those that have owed something without a break for longest leave
 };
@@ -89,6 +91,9 @@ struct Options {
     /// What one turn gathers (gather_buffer) comes on top.
     std::size_t owed_bytes = 1024 * 1024 * 1024;
     Shedding shedding = Shedding::give_back;
+    /// Whether memory that a burst of owed bytes took (16 MiB or more) is given back to the system
+    /// when it is over, where the C library would keep it: about 0.1 ms a MiB, once a burst.
+    bool return_memory = true;
     /// Whether a transport above its high watermark is not read until it has drained.
     bool auto_pause = true;
 

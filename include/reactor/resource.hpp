@@ -131,6 +131,19 @@ concept shares_buffers = requires(W& w, const Buffer& buffer) {
     { w.write_shared(buffer) } -> std::same_as<WriteStatus>;
 };
 template <class W>
+concept tells_held = requires(const W& w) {
+    { w.held() } -> std::same_as<std::size_t>;
+};
+/// The memory in which the unsent bytes of a transport stand.
+template <class W>
+[[nodiscard]] std::size_t held_by(const W& transport) noexcept {
+    if constexpr (tells_held<W>) {
+        return transport.held();
+    } else {
+        return transport.unsent();
+    }
+}
+template <class W>
 concept borrowing_is_well_formed = borrows<W> || !requires { &W::write_borrowed; };
 template <class W>
 concept sharing_is_well_formed = shares_buffers<W> || !requires { &W::write_shared; };
@@ -187,6 +200,8 @@ concept Resource = detail::owned_by_value<R> && detail::names_event<R> && detail
 /// - `WriteStatus write_borrowed(std::span<const std::byte>)`: as `write_atomic`, but the bytes
 ///   stay where they are until the next `flush()`: only what the kernel leaves need be copied.
 /// - `WriteStatus write_shared(const Buffer&)`: as `write_atomic`, keeping the handle, not a copy.
+/// - `std::size_t held() const`: the memory in which unsent bytes stand, which Options::owed_bytes
+///   bounds; `unsent()` where it is left out.
 template <class W>
 concept Writable =
     Resource<W> && detail::writes_atomically<W> && detail::tells_readiness_to_write<W> &&

@@ -348,6 +348,9 @@ class Runtime<S, P> {
         }
         own_.listeners.trim();
         own_.transports.trim();
+        if (own_.ledger.burst_is_over() && options_.return_memory) [[unlikely]] {
+            return_memory();
+        }
     }
 
     /// Ends the run if it is time. True once it has ended.
@@ -384,6 +387,13 @@ class Runtime<S, P> {
         if constexpr (!std::same_as<Command, NoCommand>) {
             dispatcher_.call(
                 [&] { service().handle_command(std::move(command), dispatcher_.actions); });
+        }
+    }
+
+    /// Thousands of buffers were freed; an allocator may keep them all below one that still lives.
+    [[gnu::cold]] static void return_memory() noexcept {
+        if constexpr (requires { Kernel::return_memory(); }) {
+            Kernel::return_memory();
         }
     }
 

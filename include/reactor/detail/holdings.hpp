@@ -132,7 +132,7 @@ class Holdings final : public Desk<Listener, Transport> {
 
     /// Sets the account of a transport right.
     void count_owed(typename Transports::Slot& slot) noexcept {
-        const std::size_t now = slot.resource.unsent();
+        const std::size_t now = held_by(slot.resource);
         if (now != slot.owed) [[unlikely]] {
             owing_since(slot, now);
         }

@@ -38,14 +38,36 @@ class Ledger {
     /// One owed this much, and owes that much now.
     void correct(std::size_t before, std::size_t now) noexcept {
         room_ += static_cast<std::ptrdiff_t>(before) - static_cast<std::ptrdiff_t>(now);
+        if (limit_ - room_ > most_owed_) {
+            most_owed_ = limit_ - room_;
+            mark_ = most_owed_ / 16;
+        }
+    }
+    /// Whether so much less is owed than was that it is worth having the memory given back. To be
+    /// asked when all is settled; true at a sixteenth of the most, and once more at nothing.
+    [[nodiscard]] bool burst_is_over() noexcept {
+        if (most_owed_ < worth_returning) [[likely]] {
+            return false;
+        }
+        const std::ptrdiff_t owed = limit_ - room_;
+        if (owed > mark_) {
+            return false;
+        }
+        mark_ = 0;
+        most_owed_ = owed == 0 ? 0 : most_owed_;
+        return true;
     }
 
   private:
     static constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 4;
 
+    static constexpr std::ptrdiff_t worth_returning = 16 * 1024 * 1024;
+
     std::ptrdiff_t limit_;
     std::ptrdiff_t room_;
     std::ptrdiff_t promised_ = 0;
+    std::ptrdiff_t most_owed_ = 0; ///< in this burst
+    std::ptrdiff_t mark_ = 0;      ///< down to here it has to go
 };
 
 } // namespace detail

@@ -43,6 +43,10 @@ class OutBuffer {
 
     [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
+    /// What the blocks hold in memory: more than `size()`, as a block is given up whole.
+    [[nodiscard]] std::size_t held() const noexcept {
+        return first_ == nullptr ? 0 : size_ + first_->begin + last_->room();
+    }
 
     /// Copies the bytes behind what is here. False: no memory, and nothing was taken.
     [[nodiscard, gnu::noinline]] bool append(std::span<const std::byte> bytes) noexcept {

@@ -179,6 +179,16 @@ class BasicSocketListener {
         if (reserve_ && (error == EMFILE || error == ENFILE)) {
             reserve_.reset();
             Fd turned_away(Kernel::accept(fd_.get(), nullptr, nullptr).fd_or_none());
+            if (turned_away) {
+                // What it has said already is read: closed with that unread, it would be reset.
+                std::byte unread[4096];
+                for (int reads = 0; reads < 16; ++reads) {
+                    if (const os::Result got = Kernel::recv(turned_away.get(), unread);
+                        !got.ok() || got.value == 0) {
+                        break;
+                    }
+                }
+            }
             turned_away.reset();
             keep_reserve();
         }

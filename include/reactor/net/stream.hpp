@@ -173,6 +173,8 @@ class BasicStream {
     void close_write() noexcept { closing_ = true; }
     [[nodiscard]] std::size_t unsent() const noexcept { return waiting() + lost_; }
 
+    [[nodiscard]] std::size_t held() const noexcept { return borrowed_.size() + out_.held(); }
+
     // -- settings ---------------------------------------------------------------------------------
 
     /// Its own limits, instead of those of Options::stream.

@@ -18,6 +18,7 @@
 #include <reactor/time.hpp>
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -143,6 +144,14 @@ struct Kernel {
             number = static_cast<std::uint64_t>(now().time_since_epoch().count());
         }
         return number;
+    }
+
+    /// Gives memory that was freed back to the system, where the C library keeps it. Takes about
+    /// 0.1 ms for each MiB given back.
+    static void return_memory() noexcept {
+#ifdef __GLIBC__
+        ::malloc_trim(0);
+#endif
     }
 
     /// Raises the soft limit of open descriptors to the hard one; the value is the limit then.
