@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// 1 of 7: a timer, and nothing else. Beats every SPAN milliseconds, COUNT times, then ends.
+// 1 of 8: a timer, and nothing else. Beats every SPAN milliseconds, COUNT times, then ends.
 //
 //     1_heartbeat [COUNT [MILLISECONDS]]
 //

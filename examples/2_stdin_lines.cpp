@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// 2 of 7: lines from standard input, numbered, until it ends. Works on a terminal, a pipe and a
+// 2 of 8: lines from standard input, numbered, until it ends. Works on a terminal, a pipe and a
 // file alike (a file counts as always ready).
 //
 //     2_stdin_lines < FILE

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// 3 of 7: the README's first sample with an address on the command line.
+// 3 of 8: the README's first sample with an address on the command line.
 //
 //     3_echo_server [ADDRESS]          default 127.0.0.1:7000; port 0: the kernel chooses
 //     ncat 127.0.0.1 7000

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// 4 of 7: commands from another thread. A chat room; what is typed on standard input is said to
+// 4 of 8: commands from another thread. A chat room; what is typed on standard input is said to
 // everybody by the house.
 //
 //     4_remote_control [ADDRESS]       default 127.0.0.1:7001

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// 5 of 7: a resource of your own: a directory that is watched with inotify(7).
+// 5 of 8: a resource of your own: a directory that is watched with inotify(7).
 //
 //     5_own_resource DIRECTORY [COUNT]     prints COUNT changes (default: until Ctrl-C)
 //

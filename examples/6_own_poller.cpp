@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// 6 of 7: a poller of your own, around one that exists: it spins for a while before it sleeps,
+// 6 of 8: a poller of your own, around one that exists: it spins for a while before it sleeps,
 // which trades processor time for latency. Counts how often that paid.
 //
 //     6_own_poller [ADDRESS]           default 127.0.0.1:7002; an echo server

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// 7 of 7: how to test a service: first with no reactor at all, then in a whole runtime whose poller
+// 7 of 8: how to test a service: first with no reactor at all, then in a whole runtime whose poller
 // and whose clock are the test's. No socket is opened, no thread is started, and no time passes.
 #include <reactor/net/tcp.hpp>
 #include <reactor/reactor.hpp>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A storm of signals over a whole program. Preloaded (LD_PRELOAD), it sends SIGURG to every thread,
-// 10 000 times a second by default (STORM_HZ), to a handler without SA_RESTART: whatever can fail
-// with EINTR does. Timers of POSIX, not setitimer(2): each thread has its own storm, and SIGALRM
+// to the first 10 000 times a second by default (STORM_HZ), to the n-th an n-th of that, so that a
+// crowd of threads still gets on; to a handler without SA_RESTART: what can fail with EINTR does. Timers of POSIX, not setitimer(2): each thread has its own storm, and SIGALRM
 // stays with the program. SIGURG, as it is ignored by default: what this program starts by exec is
 // calm, and none of it is killed by a signal that was on its way. A forked child has its storm.
 //
@@ -27,6 +27,7 @@
 
 static atomic_long gusts;
 static long period;
+static atomic_long threads;
 static pthread_key_t timer_of_thread;
 
 static void blow(int signal) {
@@ -49,7 +50,8 @@ static void rise(void) {
     event.sigev_signo = SIGURG;
     event.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
     timer_t timer;
-    const struct itimerspec every = {{0, period}, {0, period}};
+    const long share = period * (atomic_fetch_add(&threads, 1) + 1);
+    const struct itimerspec every = {{0, share}, {0, share}};
     if (timer_create(CLOCK_MONOTONIC, &event, &timer) != 0 ||
         timer_settime(timer, 0, &every, NULL) != 0 ||
         pthread_setspecific(timer_of_thread, timer) != 0) {
@@ -59,7 +61,10 @@ static void rise(void) {
 
 // As a thread ends: a timer would outlive it. Null is a timer too, the first one; it is the main
 // thread's, which has it until the end of the process.
-static void settle(void *timer) { timer_delete((timer_t)timer); }
+static void settle(void *timer) {
+    timer_delete((timer_t)timer);
+    atomic_fetch_sub(&threads, 1);
+}
 
 struct start {
     void *(*body)(void *);

@@ -48,6 +48,7 @@ enum class ActionKind : std::uint8_t {
 /// One thing that was asked for: a value, to be performed by a runtime or looked at by a test.
 class Action {
   public:
+    /// What is asked for; it decides which of the others have a meaning.
     [[nodiscard]] ActionKind kind() const noexcept { return kind_; }
     /// Which resource; names nothing where the action has none.
     [[nodiscard]] ResourceId id() const noexcept { return id_; }
@@ -165,6 +166,7 @@ template <class Transport, class Desk>
 template <class Listener, class Transport>
 class BasicActions {
   public:
+    /// For runtimes: what stands behind.
     using Desk = detail::Desk<Listener, Transport>;
 
     /// For tests of a service: no runtime stands behind; what is asked for is only held.
@@ -210,6 +212,7 @@ class BasicActions {
     bool send(ResourceId id, Buffer&& buffer) {
         return buffer.empty() || send_now(id, buffer) || send_later(id, std::move(buffer));
     }
+    /// The same, sharing the block.
     bool send(ResourceId id, const Buffer& buffer) { return send(id, Buffer(buffer)); }
 
     /// Fires once, `span` from this call on (a fresh reading of the clock), never early.
@@ -275,8 +278,11 @@ class BasicActions {
 
     /// What waits to be performed, in order, as `Action` values.
     [[nodiscard]] auto begin() const noexcept { return waiting_.waiting().begin(); }
+    /// Behind the last of them.
     [[nodiscard]] auto end() const noexcept { return waiting_.waiting().end(); }
+    /// How many wait.
     [[nodiscard]] std::size_t size() const noexcept { return waiting_.size(); }
+    /// Whether none waits.
     [[nodiscard]] bool empty() const noexcept { return waiting_.empty(); }
     /// Sets the time of Actions that no runtime stands behind.
     void set_now(Timestamp now) noexcept { now_ = now; }
@@ -284,6 +290,7 @@ class BasicActions {
     [[nodiscard]] Action take() noexcept { return waiting_.take(); }
     /// The number of the action taken last, and of the one asked for last; they count from one.
     [[nodiscard]] std::uint64_t taken() const noexcept { return waiting_.taken(); }
+    /// See `taken()`.
     [[nodiscard]] std::uint64_t asked() const noexcept { return waiting_.pushed(); }
     /// Takes what the oldest `register_listener` brought. Precondition: there is one.
     [[nodiscard]] Listener take_listener() noexcept { return listeners_.take(); }

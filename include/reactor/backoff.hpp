@@ -34,6 +34,7 @@ struct BackoffLimits {
 template <class KernelType = os::Kernel>
 class BasicBackoff {
   public:
+    /// Where the seed comes from.
     using Kernel = KernelType;
 
     /// Waits that nobody can foresee.

@@ -55,12 +55,15 @@ class Buffer {
         return buffer;
     }
 
+    /// Shares the block.
     Buffer(const Buffer& other) noexcept : block_(other.block_) {
         if (block_ != nullptr) {
             block_->users.fetch_add(1, std::memory_order_relaxed);
         }
     }
+    /// Moves the handle; the other one is empty then.
     Buffer(Buffer&& other) noexcept : block_(std::exchange(other.block_, nullptr)) {}
+    /// Lets go of its block, and shares or takes over the other.
     Buffer& operator=(Buffer other) noexcept {
         std::swap(block_, other.block_);
         return *this;
@@ -84,7 +87,9 @@ class Buffer {
         return block_ == nullptr || shared() ? std::span<std::byte>{}
                                              : std::span<std::byte>{block_->bytes(), block_->size};
     }
+    /// How many bytes.
     [[nodiscard]] std::size_t size() const noexcept { return bytes().size(); }
+    /// Whether there are none, and no block.
     [[nodiscard]] bool empty() const noexcept { return block_ == nullptr; }
     /// Whether another handle stands on the same block.
     [[nodiscard]] bool shared() const noexcept {

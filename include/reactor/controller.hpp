@@ -25,14 +25,20 @@ using detail::SendStatus;
 template <class T>
 class SendAnswer {
   public:
+    /// For controllers: accepted, or with nothing to give back.
     explicit SendAnswer(SendStatus status) noexcept : status_(status) {}
+    /// For controllers: not accepted; gives the item back.
     SendAnswer(SendStatus status, T&& item) : status_(status), item_(std::move(item)) {}
 
+    /// Whether it was accepted.
     [[nodiscard]] explicit operator bool() const noexcept {
         return status_ == SendStatus::accepted;
     }
+    /// Accepted, or why not.
     [[nodiscard]] SendStatus status() const noexcept { return status_; }
+    /// The channel is full (Options::command_queue): later it may be taken.
     [[nodiscard]] bool full() const noexcept { return status_ == SendStatus::full; }
+    /// The run has ended: it will never be taken.
     [[nodiscard]] bool closed() const noexcept { return status_ == SendStatus::closed; }
     /// What was sent; nothing if it was accepted. Once.
     [[nodiscard]] std::optional<T> take() { return std::exchange(item_, std::nullopt); }
@@ -67,6 +73,7 @@ class Controller {
     using Message = detail::Message<Listener, Transport, Command>;
 
   public:
+    /// For runtimes: what they share with their controllers.
     using Line = detail::Line<Listener, Transport, Command>;
 
     /// Is not connected: says `closed`.

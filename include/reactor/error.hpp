@@ -40,10 +40,14 @@ class BasicError {
     explicit BasicError(ErrorKind kind, ResourceId id = {}, std::error_code code = {}) noexcept
         : kind_(kind), code_(code), id_(id) {}
 
+    /// @{
+    /// Moves what it gives back too; what was moved from is not to be asked any more.
     BasicError(BasicError&&) noexcept = default;
     BasicError& operator=(BasicError&&) noexcept = default;
+    /// @}
     [[gnu::cold]] ~BasicError() = default;
 
+    /// What happened.
     [[nodiscard]] ErrorKind kind() const noexcept { return kind_; }
     /// Which resource it is about; names nothing where it is about none.
     [[nodiscard]] ResourceId id() const noexcept { return id_; }
@@ -68,6 +72,7 @@ class BasicError {
     /// The bytes of a send that came back; empty if this gives none back. Once.
     [[nodiscard]] Buffer take_payload() noexcept { return std::exchange(payload_, Buffer{}); }
 
+    /// @{
     /// For whoever makes the Error: puts in what will be taken out.
     void put_listener(Listener&& listener) noexcept { listener_.emplace(std::move(listener)); }
     void put_transport(Transport&& transport) noexcept { transport_.emplace(std::move(transport)); }
@@ -76,6 +81,7 @@ class BasicError {
         payload_ = std::move(payload);
     }
     void put_unsent(std::size_t bytes) noexcept { unsent_ = bytes; }
+    /// @}
 
   private:
     ErrorKind kind_;

@@ -24,21 +24,27 @@ struct NoCommand {
 
 /// The role that a service does not use: a Resource of which there is no value.
 struct NoListener {
+    /// @{
+    /// As the concept Resource asks; never called.
     using Event = NoCommand;
 
     NoListener() = delete;
     [[nodiscard]] int fd() const noexcept { return -1; }
     [[nodiscard]] Interest interest() const noexcept { return {}; }
     std::optional<Event> handle_io(Io) noexcept { return std::nullopt; }
+    /// @}
 };
 
 /// The same for transports.
 struct NoTransport : NoListener {
+    /// @{
+    /// As the concept Writable asks; never called.
     WriteStatus write_atomic(std::span<const std::byte>) noexcept { return WriteStatus::ended; }
     [[nodiscard]] bool is_ready_to_write() const noexcept { return false; }
     void flush() noexcept {}
     void close_write() noexcept {}
     [[nodiscard]] std::size_t unsent() const noexcept { return 0; }
+    /// @}
 };
 
 /// A base for services: names the associated types and answers every callback but the two for
@@ -47,12 +53,15 @@ struct NoTransport : NoListener {
 /// transport.
 template <class ListenerType, class TransportType, class CommandType = NoCommand>
 struct Service {
+    /// @{
+    /// The names that the concept Handler asks for.
     using Listener = ListenerType;
     using Transport = TransportType;
     using Command = CommandType;
     using Actions = BasicActions<Listener, Transport>;
     using Error = BasicError<Listener, Transport>;
     using Controller = reactor::Controller<Listener, Transport, Command>;
+    /// @}
 
     /// Once, at the beginning of the first turn.
     void handle_start(Actions&) {}

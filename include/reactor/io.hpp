@@ -20,24 +20,25 @@ enum class Role : std::uint8_t { listener, transport };
 /// The wish: of what a resource wants to hear. Empty means: leave me out of the poll set, so that
 /// a hang-up, which no mask can silence, cannot wake the loop either.
 struct Interest {
-    bool read = false;
-    bool write = false;
+    bool read = false;  ///< bytes, an end, or a client to accept
+    bool write = false; ///< room for bytes, or the end of connecting
 
     /// Whether there is no wish at all.
     [[nodiscard]] constexpr bool none() const noexcept { return !read && !write; }
     /// Whether this half is wished for.
     [[nodiscard]] constexpr bool has(Io io) const noexcept { return io == Io::read ? read : write; }
 
+    /// The same wish.
     friend constexpr bool operator==(Interest, Interest) noexcept = default;
 };
 
 /// The fact: what the kernel reported. `hangup` and `error` are hints to read and to write, never
 /// an end by themselves: the end is what reading says.
 struct Readiness {
-    bool read = false;
-    bool write = false;
-    bool hangup = false;
-    bool error = false;
+    bool read = false;   ///< reading would not block (EPOLLIN, POLLIN)
+    bool write = false;  ///< writing would not block (EPOLLOUT, POLLOUT)
+    bool hangup = false; ///< EPOLLHUP, POLLHUP
+    bool error = false;  ///< EPOLLERR, POLLERR
 
     /// Whether nothing was reported.
     [[nodiscard]] constexpr bool none() const noexcept {
@@ -49,6 +50,7 @@ struct Readiness {
         return hangup || error || (io == Io::read ? read : write);
     }
 
+    /// The same report.
     friend constexpr bool operator==(Readiness, Readiness) noexcept = default;
 };
 

@@ -35,7 +35,9 @@ struct StreamDeadlines {
     Duration write{};
     /// From the first byte of a request until an answer has left whole.
     Duration exchange{};
+    /// What must come within `read`; bytes.
     std::size_t read_bytes = 1;
+    /// What must be taken within `write`; bytes.
     std::size_t write_bytes = 1;
 };
 
@@ -90,6 +92,7 @@ struct Options {
     /// Bytes that all transports together may owe their peers; then `shedding` says who makes room.
     /// What one turn gathers (gather_buffer) comes on top.
     std::size_t owed_bytes = 1024 * 1024 * 1024;
+    /// Who makes room when `owed_bytes` are owed.
     Shedding shedding = Shedding::give_back;
     /// Whether memory that a burst of owed bytes took (16 MiB or more) is given back to the system
     /// when it is over, where the C library would keep it: about 0.1 ms a MiB, once a burst.

@@ -24,9 +24,10 @@ namespace reactor::inline v0 {
 
 /// One report of a wait: who, and what the kernel said.
 struct PollEvent {
-    ResourceId id;
-    Readiness readiness;
+    ResourceId id;       ///< as it was given to watch()
+    Readiness readiness; ///< as the kernel said
 
+    /// The same report of the same resource.
     friend constexpr bool operator==(const PollEvent&, const PollEvent&) noexcept = default;
 };
 

@@ -37,6 +37,7 @@ class Reactor<S, P> {
     using Listener = typename S::Listener;
 
   public:
+    /// What another thread may hold.
     using Controller = typename Runtime<S, P>::Controller;
 
 #ifdef __cpp_exceptions

@@ -39,18 +39,24 @@ class ResourceMap {
   public:
     /// What iterating yields; the names are for structured bindings.
     struct Item {
-        ResourceId id;
-        T& value;
+        ResourceId id; ///< whose value it is
+        T& value;      ///< to be looked at and changed
     };
+    /// The same of a map that is constant.
     struct ConstItem {
-        ResourceId id;
-        const T& value;
+        ResourceId id;  ///< whose value it is
+        const T& value; ///< to be looked at
     };
+    /// @{
+    /// Input iterators: what they yield is made as it is asked for, and is not in the map.
     using iterator = Cursor<false>;
     using const_iterator = Cursor<true>;
+    /// @}
 
     ResourceMap() noexcept = default;
+    /// Takes over; the other one is empty then.
     ResourceMap(ResourceMap&& other) noexcept { swap(other); }
+    /// Destroys its values, and takes over.
     ResourceMap& operator=(ResourceMap&& other) noexcept {
         ResourceMap(std::move(other)).swap(*this);
         return *this;
@@ -78,12 +84,14 @@ class ResourceMap {
     }
     /// The value of this id; null if it has none.
     [[nodiscard]] T* find(ResourceId id) noexcept { return value_of(id); }
+    /// The same, to be looked at only.
     [[nodiscard]] const T* find(ResourceId id) const noexcept { return value_of(id); }
     /// The value of this id, made first if it has none; as `emplace`.
     T& operator[](ResourceId id) requires std::default_initializable<T> {
         T* const value = find(id);
         return value != nullptr ? *value : emplace(id);
     }
+    /// Whether this id has a value.
     [[nodiscard]] bool contains(ResourceId id) const noexcept { return find(id) != nullptr; }
 
     /// Whether there was a value of this id, which is gone now.
@@ -114,17 +122,23 @@ class ResourceMap {
         spare_.reset();
     }
 
+    /// How many values there are.
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
+    /// Whether there is none.
     [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
 
     /// Transports first, then listeners, each in the order of their slots. Whatever is erased while
     /// one iterates, the current value too, does no harm; whether one comes by what is added
     /// meanwhile is left open. An item lives until its iterator moves on.
     [[nodiscard]] iterator begin() noexcept { return iterator(this, next(0)); }
+    /// @{
+    /// See `begin()`.
     [[nodiscard]] iterator end() noexcept { return iterator(this, nowhere); }
     [[nodiscard]] const_iterator begin() const noexcept { return const_iterator(this, next(0)); }
     [[nodiscard]] const_iterator end() const noexcept { return const_iterator(this, nowhere); }
+    /// @}
 
+    /// Exchanges the values; none is moved, pointers to them stay good.
     void swap(ResourceMap& other) noexcept {
         pages_[0].swap(other.pages_[0]);
         pages_[1].swap(other.pages_[1]);

@@ -49,6 +49,7 @@ class Runtime<S, P> {
     using Dispatcher = detail::Dispatcher<S, P>;
 
   public:
+    /// What another thread may hold.
     using Controller = reactor::Controller<Listener, Transport, Command>;
 
 #ifdef __cpp_exceptions
@@ -65,6 +66,7 @@ class Runtime<S, P> {
         : Runtime(std::move(service), options, make_poller(error), Unchecked{}) {
         error = error ? error : failure_;
     }
+    /// The same, over this poller.
     Runtime(S service, const Options& options, P poller, std::error_code& error)
         : Runtime(std::move(service), options, std::move(poller), Unchecked{}) {
         error = failure_;
@@ -240,7 +242,7 @@ class Runtime<S, P> {
                 dispatcher_.call([&] { service().handle_start(dispatcher_.actions); });
             }
         }
-        if (!dispatcher_.actions.empty()) [[unlikely]] {
+        if (!dispatcher_.actions.empty() || dispatcher_.has_shed()) [[unlikely]] {
             dispatcher_.perform_waiting();
             own_.restless = true; // what was asked for now has its flush before the loop sleeps
         }
@@ -498,6 +500,7 @@ class Runtime<S, P> {
     [[gnu::cold]] void part() {
         line_->mailbox.close();
         own_.is_parting = true;
+        dispatcher_.tell_shed();
         give_back_waiting();
         std::size_t index = 0;
         while (auto* const slot = own_.listeners.next(index)) {

@@ -126,6 +126,7 @@ struct SignalEvent {
     int status = 0;    ///< of a child: its exit status, or the signal that ended it
     int value = 0;     ///< what sigqueue(3) sent with it
 
+    /// The same in every field.
     friend bool operator==(const SignalEvent&, const SignalEvent&) noexcept = default;
 };
 
@@ -140,9 +141,13 @@ struct SignalEvent {
 template <class KernelType = os::Kernel>
 class BasicSignals {
   public:
+    /// What its system calls go through.
     using Kernel = KernelType;
+    /// How it owns its descriptor.
     using Fd = os::BasicFd<Kernel>;
+    /// What it yields.
     using Event = SignalEvent;
+    /// As Resource says: signalfd(2) makes it so.
     static constexpr bool born_non_blocking = true;
 
     /// Fails with EINVAL if there is no number, or one that is no signal or cannot be held back
@@ -161,6 +166,7 @@ class BasicSignals {
             held_ = Held(set);
         }
     }
+    /// The same, of numbers that are written down.
     BasicSignals(std::initializer_list<int> numbers, std::error_code& error) noexcept
         : BasicSignals(std::span<const int>(numbers.begin(), numbers.size()), error) {}
 #ifdef __cpp_exceptions
@@ -172,13 +178,16 @@ class BasicSignals {
             throw std::system_error(error, "reactor::Signals");
         }
     }
+    /// The same; throws std::system_error.
     BasicSignals(std::initializer_list<int> numbers)
         : BasicSignals(std::span<const int>(numbers.begin(), numbers.size())) {}
 #endif
 
     // -- Resource ---------------------------------------------------------------------------------
 
+    /// The signalfd(2); -1 if there is none.
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+    /// To read, until its end.
     [[nodiscard]] Interest interest() const noexcept { return {end_ == 0, false}; }
 
     /// Reads one signal that is pending for this thread or the process.
@@ -200,6 +209,7 @@ class BasicSignals {
                      static_cast<int>(record.ssi_pid),   record.ssi_uid,
                      record.ssi_status,                  record.ssi_int};
     }
+    /// Why no signal can be read any more.
     [[nodiscard]] std::optional<std::error_code> ended() const noexcept {
         return end_ == 0 ? std::nullopt
                          : std::optional(std::error_code(end_, std::system_category()));

@@ -37,9 +37,9 @@ class TimerWheel {
 
     /// A timer whose moment has come; `deadline` is the one it was set to.
     struct Due {
-        TimerId id;
-        std::uint64_t tag;
-        Timestamp deadline;
+        TimerId id;         ///< as set() gave it
+        std::uint64_t tag;  ///< as it was given to set()
+        Timestamp deadline; ///< the one it was set to, not when it was found due
     };
 
     /// `limit`: most timers alive at once. `first_generation` is for tests that want to see a slot
@@ -125,6 +125,7 @@ class TimerWheel {
     [[nodiscard]] bool alive(TimerId id) const noexcept { return find(id) != none; }
     /// How many timers are alive.
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
+    /// Whether no timer is alive.
     [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
 
     /// The moment to wake at: never later than the earliest deadline, and that deadline itself

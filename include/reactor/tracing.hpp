@@ -35,6 +35,7 @@ namespace reactor::inline v0 {
 template <class Sink>
 class Trace {
   public:
+    /// Begins with an empty line. Throws std::bad_alloc.
     explicit Trace(Sink sink) : state_(std::make_shared<State>(std::move(sink))) {}
 
     /// Gives what is written so far to the sink as a line; nothing if nothing is. Happens by itself
@@ -78,8 +79,10 @@ class Trace {
 template <class P, class Sink>
 class TracingPoller {
   public:
+    /// As Poller says.
     using Kernel = typename P::Kernel;
 
+    /// Traces this one.
     TracingPoller(P poller, Trace<Sink> trace)
         : poller_(std::move(poller)), trace_(std::move(trace)) {
         trace_.state_->has_poller = true;
@@ -88,6 +91,8 @@ class TracingPoller {
     /// The poller that is traced.
     [[nodiscard]] P& inner() noexcept { return poller_; }
 
+    /// @{
+    /// As Poller says, of the poller that is traced.
     [[nodiscard]] Timestamp now() { return poller_.now(); }
     [[nodiscard]] std::error_code watch(int fd, ResourceId id, Interest interest) {
         return told("watch", fd, id, interest, poller_.watch(fd, id, interest));
@@ -125,6 +130,7 @@ class TracingPoller {
         detail::add(trace_.state_->entry(), "start afresh");
         return poller_.start_afresh();
     }
+    /// @}
 
   private:
     std::error_code told(std::string_view what, int fd, ResourceId id, Interest interest,
@@ -145,13 +151,17 @@ class TracingPoller {
 template <class S, class Sink>
 class TracingHandler {
   public:
+    /// @{
+    /// The names that the concept Handler asks for.
     using Listener = typename S::Listener;
     using Transport = typename S::Transport;
     using Command = typename S::Command;
     using Actions = typename S::Actions;
     using Error = typename S::Error;
     using Controller = reactor::Controller<Listener, Transport, Command>;
+    /// @}
 
+    /// Traces this one.
     TracingHandler(S service, Trace<Sink> trace)
         : service_(std::move(service)), trace_(std::move(trace)) {
         trace_.state_->has_handler = true;
@@ -160,6 +170,8 @@ class TracingHandler {
     /// The service that is traced.
     [[nodiscard]] S& inner() noexcept { return service_; }
 
+    /// @{
+    /// As Handler says; writes it down and passes it on.
     void handle_start(Actions& actions) {
         const Entry entry(*this, actions, "start");
         service_.handle_start(actions);
@@ -209,6 +221,7 @@ class TracingHandler {
         const Entry entry(*this, actions, "handover {}, {} B unsent", id, transport.unsent());
         service_.handover_transport(id, std::move(transport), actions);
     }
+    /// @}
 
   private:
     /// Lasts while a callback does, however it is left: then tells what was asked for.

@@ -24,6 +24,7 @@ trap 'exit 143' INT TERM
 
 "${CC:-gcc}" -O2 "$here/raw_epoll.c" -o "$work/raw"
 "${CXX:-g++}" -std=c++20 -O2 -g1 -I"$here/../../include" "$here/echo.cpp" -o "$work/echo"
+"${CXX:-g++}" -std=c++20 -O2 -g1 -I"$here/../../include" "$here/echo_executor.cpp" -o "$work/echo_executor"
 "${CXX:-g++}" -std=c++20 -O2 "$here/echo_client.cpp" -o "$work/echo_client"
 
 # serve CONNECTIONS MESSAGES CHECKER... SERVER...: one run, to its end. The client asks for one echo
@@ -84,3 +85,4 @@ printf '%-12s %21s %23s\n' 'an echo' 'instructions, 1 and 50' 'system calls, 1 a
 row 'raw epoll' "$work/raw"
 row Runtime "$work/echo"
 row Reactor "$work/echo" --reactor
+row Executor "$work/echo_executor"

@@ -57,12 +57,22 @@ class Dispatcher {
             return;
         }
         const Flag performing(performing_);
+        tell_shed(); // a throw may have left some
         while (!actions.empty() && !stopping && performed_ < options.actions_per_turn) {
             ++performed_;
             perform(actions.take());
+            tell_shed();
         }
         own.restless |= !actions.empty();
     }
+
+    /// Tells who has left to make room.
+    void tell_shed() {
+        while (!ashore_.empty()) [[unlikely]] {
+            tell(ashore_.take());
+        }
+    }
+    [[nodiscard]] bool has_shed() const noexcept { return !ashore_.empty(); }
 
     /// A new turn: new budgets, and nothing is under way, even if the last turn was thrown out of.
     void begin_turn() noexcept {
@@ -340,12 +350,22 @@ class Dispatcher {
         const auto heaviest = find_heaviest(own.transports, options.shedding, own.turn);
         for (const Weighed& each : heaviest) {
             auto* const slot = each.weight == 0 ? nullptr : own.transports.find(each.id);
-            if (slot != nullptr && own.ledger.room() < wanted && !stopping) {
-                leave(own.transports, *slot, ErrorKind::shed,
-                      std::make_error_code(std::errc::no_buffer_space));
+            if (slot != nullptr && own.ledger.room() < wanted) {
+                put_ashore(*slot);
             }
         }
         return heaviest[0].weight != 0;
+    }
+    /// The service hears of it when the send that wanted room has been decided on: what it throws
+    /// then can lose nothing.
+    void put_ashore(Slot<Transport, Role::transport>& slot) {
+        ashore_.make_room();
+        Error error(ErrorKind::shed, slot.id, std::make_error_code(std::errc::no_buffer_space));
+        slot.resource.flush();
+        count_unsent(slot.resource.unsent());
+        error.put_unsent(slot.resource.unsent());
+        error.put_transport(own.take_out(own.transports, slot));
+        ashore_.push(std::move(error));
     }
     [[gnu::cold]] void return_send(ResourceId id, Slot<Transport, Role::transport>& slot,
                                    const Action& action, WriteStatus status) {
@@ -598,6 +618,7 @@ class Dispatcher {
     }
 
     std::unique_ptr<std::byte[]> scratch_;
+    Fifo<Error> ashore_; ///< who was shed, until the service has heard of it
     std::size_t performed_ = 0;
     bool performing_ = false;
     bool refusal_told_ = false;

@@ -121,6 +121,7 @@ class Address {
     }
     /// The length of `data()`; 0 if empty.
     [[nodiscard]] socklen_t size() const noexcept { return size_; }
+    /// Whether it is no address.
     [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
     /// AF_INET, AF_INET6, AF_UNIX; AF_UNSPEC if empty.
     [[nodiscard]] int family() const noexcept {
@@ -128,9 +129,12 @@ class Address {
         std::memcpy(&family, bytes_ + offsetof(sockaddr, sa_family), sizeof family);
         return family;
     }
+    /// @{
+    /// Of which family it is; an empty one is of none.
     [[nodiscard]] bool is_ipv4() const noexcept { return family() == AF_INET; }
     [[nodiscard]] bool is_ipv6() const noexcept { return family() == AF_INET6; }
     [[nodiscard]] bool is_unix() const noexcept { return family() == AF_UNIX; }
+    /// @}
     /// 0 for what has no port.
     [[nodiscard]] std::uint16_t port() const noexcept {
         return has_port() ? static_cast<std::uint16_t>(bytes_[port_at] << 8 | bytes_[port_at + 1])
@@ -181,6 +185,7 @@ class Address {
         }
     }
 
+    /// The same place: family, address, port and scope, or name.
     friend bool operator==(const Address& a, const Address& b) noexcept {
         return a.size_ == b.size_ && std::memcmp(a.bytes_, b.bytes_, a.size_) == 0;
     }

@@ -41,10 +41,13 @@ struct ConnectorOptions {
 template <class KernelType = os::Kernel>
 class BasicTcpConnector {
   public:
+    /// What its system calls go through.
     using Kernel = KernelType;
+    /// How it owns its descriptor.
     using Fd = os::BasicFd<Kernel>;
     /// The connection, non-blocking and with its options set, and the address that answered.
     using Event = typename BasicTcpListener<Kernel>::Event;
+    /// As Resource says: the epoll set is.
     static constexpr bool born_non_blocking = true;
     /// More addresses than this are not tried: those last in the order are left out.
     static constexpr std::size_t most_addresses = 64;
@@ -79,6 +82,7 @@ class BasicTcpConnector {
 
     /// The epoll set of the attempts; -1 if it could not be made.
     [[nodiscard]] int fd() const noexcept { return epoll_.get(); }
+    /// Until its end it waits for an attempt to be ready.
     [[nodiscard]] Interest interest() const noexcept { return {!end_, false}; }
 
     /// Sees how the attempts stand; yields the first connection, once. One that is noticed after
@@ -115,9 +119,11 @@ class BasicTcpConnector {
         }
         return std::nullopt;
     }
+    /// The end: zero when the connection was yielded, else why there is none.
     [[nodiscard]] std::optional<std::error_code> ended() const noexcept {
         return end_ ? std::optional(std::error_code(*end_, std::system_category())) : std::nullopt;
     }
+    /// True: it yields no connection that could not be registered.
     [[nodiscard]] bool brings_transports() const noexcept { return true; }
     /// The next attempt, or the end of all.
     [[nodiscard]] std::optional<Timestamp> deadline() const noexcept {
@@ -126,6 +132,7 @@ class BasicTcpConnector {
         }
         return next_ < count_ ? std::min(next_start_, deadline_) : deadline_;
     }
+    /// Starts the next attempt, or gives up.
     void handle_deadline() noexcept {
         const std::optional<Timestamp> due = deadline();
         if (!due) {

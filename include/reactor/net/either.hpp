@@ -42,11 +42,13 @@ class Either {
   public:
     /// What both yield, else the one or the other.
     using Event = typename detail::EventOfEither<A, B>::type;
+    /// As Resource says: if both are.
     static constexpr bool born_non_blocking =
         detail::born_non_blocking<A> && detail::born_non_blocking<B>;
 
     /// Holds this one. Implicit, so that an A or a B can be given where an Either is wanted.
     Either(A held) noexcept : held_(std::in_place_type<A>, std::move(held)) {}
+    /// The same for the other.
     Either(B held) noexcept : held_(std::in_place_type<B>, std::move(held)) {}
 
     /// The one that is held, if it is of that type, else null.
@@ -55,6 +57,7 @@ class Either {
     [[nodiscard]] R* get_if() noexcept {
         return std::get_if<R>(&held_);
     }
+    /// The same, to be looked at only.
     template <class R>
         requires(std::same_as<R, A> || std::same_as<R, B>)
     [[nodiscard]] const R* get_if() const noexcept {
@@ -63,6 +66,8 @@ class Either {
 
     // -- Resource ---------------------------------------------------------------------------------
 
+    /// @{
+    /// As Resource says, of the one that is held.
     [[nodiscard]] int fd() const {
         return ask(*this, [](const auto& held) { return held.fd(); });
     }
@@ -85,9 +90,12 @@ class Either {
             }
         });
     }
+    /// @}
 
     // -- the powers of a Resource, each if either has it ------------------------------------------
 
+    /// @{
+    /// As Resource says, of the one that is held; without the power, as if nothing were to be told.
     [[nodiscard]] std::optional<std::error_code> ended() const
         requires(detail::tells_end<A> || detail::tells_end<B>)
     {
@@ -165,9 +173,12 @@ class Either {
             }
         });
     }
+    /// @}
 
     // -- Writable, if both are --------------------------------------------------------------------
 
+    /// @{
+    /// As Writable says, of the one that is held.
     [[nodiscard]] WriteStatus write_atomic(std::span<const std::byte> bytes)
         requires both_writable
     {
@@ -215,6 +226,7 @@ class Either {
             }
         });
     }
+    /// @}
 
   private:
     /// Asks the one that is held.

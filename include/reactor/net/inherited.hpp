@@ -25,6 +25,7 @@ namespace reactor::inline v0 {
 /// One of them, open and close-on-exec; whether it blocks is as the manager made it.
 template <class KernelType = os::Kernel>
 struct BasicInheritedDescriptor {
+    /// The descriptor, owned.
     os::BasicFd<KernelType> fd;
     /// FileDescriptorName= of the unit; "unknown" if the manager names none.
     std::string name;

@@ -22,14 +22,17 @@ namespace reactor::inline v0 {
 template <class Stream>
 class BasicSocketListener {
   public:
+    /// What its system calls go through.
     using Kernel = typename Stream::Kernel;
+    /// How it owns its descriptor.
     using Fd = os::BasicFd<Kernel>;
+    /// As Resource says: it was made so, or has been set so.
     static constexpr bool born_non_blocking = true;
 
     /// A client: the connection, and where it came from.
     struct Event {
-        Stream stream;
-        Address peer;
+        Stream stream; ///< connected, non-blocking, its options set
+        Address peer;  ///< where it comes from
     };
 
     /// The address it listens on, with the port that the kernel chose.
@@ -48,7 +51,9 @@ class BasicSocketListener {
 
     // -- Resource ---------------------------------------------------------------------------------
 
+    /// The listening socket.
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+    /// To accept, but not while it rests after a shortage.
     [[nodiscard]] Interest interest() const noexcept { return {!resting_until_, false}; }
 
     /// Accepts one client.
@@ -90,6 +95,7 @@ class BasicSocketListener {
         }
         return std::nullopt;
     }
+    /// Why it can never accept again; a shortage is no end.
     [[nodiscard]] std::optional<std::error_code> ended() const noexcept {
         return end_ == 0 ? std::nullopt
                          : std::optional(std::error_code(end_, std::system_category()));
@@ -98,8 +104,11 @@ class BasicSocketListener {
     [[nodiscard]] std::error_code trouble() noexcept {
         return {std::exchange(trouble_, 0), std::system_category()};
     }
+    /// When it has rested.
     [[nodiscard]] std::optional<Timestamp> deadline() const noexcept { return resting_until_; }
+    /// True: see Resource.
     [[nodiscard]] bool brings_transports() const noexcept { return true; }
+    /// Accepts again.
     void handle_deadline() noexcept {
         resting_until_.reset();
         if (!reserve_) {
@@ -110,7 +119,9 @@ class BasicSocketListener {
   protected:
     BasicSocketListener() noexcept = default;
     ~BasicSocketListener() = default;
+    /// Takes over the socket; the other one is empty then.
     BasicSocketListener(BasicSocketListener&&) noexcept = default;
+    /// The same; what it had before is closed.
     BasicSocketListener& operator=(BasicSocketListener&&) noexcept = default;
 
     /// Takes over a socket that is still to be bound, or listens already.

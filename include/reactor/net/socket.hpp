@@ -33,8 +33,11 @@ class BasicSocketStream : public BasicStream<KernelType> {
     using Base = BasicStream<KernelType>;
 
   public:
+    /// What its system calls go through.
     using Kernel = KernelType;
+    /// What it yields.
     using Event = typename Base::Event;
+    /// How it owns its descriptor.
     using Fd = os::BasicFd<Kernel>;
 
     using Base::Base;
@@ -56,24 +59,28 @@ class BasicSocketStream : public BasicStream<KernelType> {
 
     // -- Resource and Writable: while it connects, and then as any stream -------------------------
 
+    /// While it connects: to hear how that ended, but not while it waits to try again.
     [[nodiscard]] Interest interest() const noexcept {
         if (is_connecting()) [[unlikely]] {
             return {false, connecting_->retry_at == Timestamp::max()};
         }
         return Base::interest();
     }
+    /// While it connects: yields `connected`, once.
     [[nodiscard]] std::optional<Event> handle_io(Io io, std::span<std::byte> scratch) noexcept {
         if (is_connecting()) [[unlikely]] {
             return io == Io::write ? look() : std::nullopt;
         }
         return Base::handle_io(io, scratch);
     }
+    /// While it connects: when it gives up or tries again.
     [[nodiscard]] std::optional<Timestamp> deadline() const noexcept {
         if (is_connecting()) [[unlikely]] {
             return std::min(connecting_->until, connecting_->retry_at);
         }
         return Base::deadline();
     }
+    /// While it connects: tries again, or ends with timed_out.
     void handle_deadline() noexcept {
         if (!is_connecting()) {
             return Base::handle_deadline();
@@ -84,15 +91,18 @@ class BasicSocketStream : public BasicStream<KernelType> {
             attempt();
         }
     }
+    /// Not while it connects: that has a deadline of its own.
     [[nodiscard]] bool keeps_time() const noexcept {
         return Base::keeps_time() && !is_connecting();
     }
+    /// While it connects, bytes wait.
     void flush() noexcept {
         if (is_connecting()) [[unlikely]] {
             return this->hold();
         }
         Base::flush();
     }
+    /// Gives the socket up, connected or not; see BasicStream.
     [[nodiscard]] Fd release() noexcept {
         connecting_.reset();
         return Base::release();

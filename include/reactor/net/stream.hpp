@@ -25,12 +25,16 @@ namespace reactor::inline v0 {
 /// What a stream yields: exactly one of these.
 class StreamEvent {
   public:
+    /// Which it is.
     enum class Kind : std::uint8_t { data, eof, blocked, drained, connected };
 
+    /// One without bytes. For streams, and for tests of a service.
     explicit StreamEvent(Kind kind) noexcept : kind_(kind) {}
+    /// Bytes that came; they must outlive the event.
     explicit StreamEvent(std::span<const std::byte> bytes) noexcept
         : kind_(Kind::data), bytes_(bytes) {}
 
+    /// Which it is, for a switch.
     [[nodiscard]] Kind kind() const noexcept { return kind_; }
     /// The bytes that came, in the loop's read buffer: until the callback returns. Else null.
     [[nodiscard]] const std::span<const std::byte>* data() const noexcept {
@@ -55,8 +59,11 @@ class StreamEvent {
 template <class KernelType = os::Kernel>
 class BasicStream {
   public:
+    /// What its system calls go through.
     using Kernel = KernelType;
+    /// What it yields.
     using Event = StreamEvent;
+    /// As Resource says: it was made so, or has been set so.
     static constexpr bool born_non_blocking = true;
 
     /// Takes a descriptor over: makes it non-blocking (a flag that duplicates share) and
@@ -90,9 +97,12 @@ class BasicStream {
 
     // -- Resource ---------------------------------------------------------------------------------
 
+    /// The descriptor; -1 if there is none (any more).
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+    /// To read until the end of reading; to write while bytes wait.
     [[nodiscard]] Interest interest() const noexcept { return {reading_, writing_ && waits()}; }
 
+    /// Read: `data` in `scratch`, or `eof`. Write: what writing has caused, `blocked` or `drained`.
     [[nodiscard]] std::optional<Event> handle_io(Io io, std::span<std::byte> scratch) noexcept {
         return io == Io::read ? read_once(scratch) : what_writing_caused();
     }
@@ -108,18 +118,22 @@ class BasicStream {
         return std::error_code(cause, std::system_category());
     }
 
+    /// The next moment at which one of its StreamDeadlines may have passed.
     [[nodiscard]] std::optional<Timestamp> deadline() const noexcept {
         if (!keeps_time() || progress_->next() == Timestamp::max()) [[likely]] {
             return std::nullopt;
         }
         return progress_->next();
     }
+    /// That moment has come; whether one has passed, keep_time() finds out.
     void handle_deadline() noexcept {
         if (keeps_time()) {
             progress_->ring();
         }
     }
+    /// Whether it was given any StreamDeadlines.
     [[nodiscard]] bool keeps_time() const noexcept { return progress_ != nullptr; }
+    /// Measures its progress, and ends it with timed_out if that is too slow.
     void keep_time(Timestamp now, bool reads) noexcept {
         const auto timeout = progress_->keep_time(now, {reads, writing_ && waits()});
         if (timeout != StreamTimeout::none) [[unlikely]] {
@@ -129,6 +143,7 @@ class BasicStream {
 
     // -- Writable ---------------------------------------------------------------------------------
 
+    /// Copies; `full` at the cap, or without memory.
     [[nodiscard]] WriteStatus write_atomic(std::span<const std::byte> bytes) noexcept {
         const WriteStatus status = admits(bytes.size());
         if (status != WriteStatus::accepted || bytes.empty()) {
@@ -136,6 +151,7 @@ class BasicStream {
         }
         return keep_borrowed() && out_.append(bytes) ? status : WriteStatus::full;
     }
+    /// Remembers where the bytes stand until the next flush(); copies if others wait before them.
     [[nodiscard]] WriteStatus write_borrowed(std::span<const std::byte> bytes) noexcept {
         const WriteStatus status = admits(bytes.size());
         if (status != WriteStatus::accepted || bytes.empty()) [[unlikely]] {
@@ -153,6 +169,7 @@ class BasicStream {
         }
         return keep_borrowed() && out_.append(bytes) ? status : WriteStatus::full;
     }
+    /// Keeps a handle on the block.
     [[nodiscard]] WriteStatus write_shared(const Buffer& buffer) noexcept {
         const WriteStatus status = admits(buffer.size());
         if (status != WriteStatus::accepted || buffer.empty()) {
@@ -160,6 +177,7 @@ class BasicStream {
         }
         return keep_borrowed() && out_.append(buffer) ? status : WriteStatus::full;
     }
+    /// As Writable says: false from the high watermark down to the low one.
     [[nodiscard]] bool is_ready_to_write() const noexcept { return ready_; }
     /// One system call at most; then the watermarks and the half-close.
     void flush() noexcept {
@@ -170,9 +188,12 @@ class BasicStream {
             shut_write();
         }
     }
+    /// Half-closes with the flush that leaves nothing behind.
     void close_write() noexcept { closing_ = true; }
+    /// Bytes that wait, and those that an end has lost.
     [[nodiscard]] std::size_t unsent() const noexcept { return waiting() + lost_; }
 
+    /// As Writable says: whole blocks, and the bytes of this turn that are borrowed.
     [[nodiscard]] std::size_t held() const noexcept { return borrowed_.size() + out_.held(); }
 
     // -- settings ---------------------------------------------------------------------------------
@@ -182,11 +203,13 @@ class BasicStream {
         take_limits(limits);
         own_limits_ = true;
     }
+    /// The limits of Options::stream; does nothing if it has its own.
     void inherit_limits(const StreamLimits& limits) noexcept {
         if (!own_limits_) {
             take_limits(limits);
         }
     }
+    /// The limits that it keeps to.
     [[nodiscard]] const StreamLimits& limits() const noexcept { return limits_; }
     /// From now on it ends with timed_out when one of these passes; all zero: with none. Fails with
     /// not_enough_memory, with those that it had. Before registration or after handover.
@@ -244,6 +267,7 @@ class BasicStream {
         timeout_ = timeout;
         fail(ETIMEDOUT);
     }
+    /// `blocked` or `drained`, each once; else nothing.
     [[nodiscard]] std::optional<Event> what_writing_caused() noexcept {
         if (blocked_ == blocked_is_told_) [[likely]] {
             return std::nullopt;

@@ -19,7 +19,9 @@ class BasicTcpStream : public BasicSocketStream<KernelType> {
     using Base = BasicSocketStream<KernelType>;
 
   public:
+    /// What its system calls go through.
     using Kernel = KernelType;
+    /// How it owns its descriptor.
     using Fd = os::BasicFd<Kernel>;
 
     /// Takes over a connected TCP socket that may be in any state; makes it non-blocking and
@@ -99,7 +101,9 @@ class BasicTcpListener : public BasicSocketListener<BasicTcpStream<KernelType>> 
     using Base = BasicSocketListener<BasicTcpStream<KernelType>>;
 
   public:
+    /// What its system calls go through.
     using Kernel = KernelType;
+    /// How it owns its descriptor.
     using Fd = os::BasicFd<Kernel>;
 
     /// Adopts a socket that listens already (from a service manager, another process, another

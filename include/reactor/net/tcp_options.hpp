@@ -33,6 +33,7 @@ struct KeepAlive {
 struct TcpOptions {
     /// Nagle's algorithm is off (TCP_NODELAY).
     bool no_delay = true;
+    /// Probes of a silent connection; none unless asked for.
     KeepAlive keep_alive;
     /// Bytes that the peer does not acknowledge for this long end the connection with timed_out
     /// (TCP_USER_TIMEOUT, RFC 5482); zero: the system's.
@@ -43,11 +44,13 @@ struct TcpOptions {
     /// Sizes of the kernel's buffers (SO_RCVBUF, SO_SNDBUF; the kernel doubles them and stops
     /// adapting); zero: the system's. To take part in the window's scale: before the handshake.
     int receive_buffer = 0;
+    /// See `receive_buffer`.
     int send_buffer = 0;
 };
 
 /// How a connection is made.
 struct ConnectOptions {
+    /// Set before the handshake.
     TcpOptions tcp;
     /// Where from; empty: as the routes say. With port 0 the kernel chooses a port that is free for
     /// this peer, not for all (IP_BIND_ADDRESS_NO_PORT), so that 64 Ki ports last for each peer.
@@ -79,19 +82,19 @@ struct ListenOptions {
 struct TcpInfo {
     /// TCP_ESTABLISHED and so on, see <netinet/tcp.h>.
     int state = 0;
-    Duration round_trip{};           ///< smoothed
-    Duration round_trip_variation{}; ///< its mean deviation
-    Duration least_round_trip{};
-    Duration retransmission_timeout{};
-    std::uint32_t congestion_window = 0; ///< in segments
-    std::uint32_t segment_size = 0;      ///< bytes of ours in one segment, at most
-    std::uint32_t unacknowledged = 0;    ///< segments under way
-    std::uint32_t lost = 0;              ///< of these, taken for lost
-    std::uint32_t retransmissions = 0;   ///< since the beginning
-    std::uint64_t bytes_acknowledged = 0;
-    std::uint64_t bytes_received = 0;
-    std::uint64_t bytes_unsent = 0;  ///< in the kernel's buffer, not sent yet
-    std::uint64_t delivery_rate = 0; ///< bytes a second
+    Duration round_trip{};                ///< smoothed
+    Duration round_trip_variation{};      ///< its mean deviation
+    Duration least_round_trip{};          ///< the shortest seen of late
+    Duration retransmission_timeout{};    ///< after this the kernel sends again
+    std::uint32_t congestion_window = 0;  ///< in segments
+    std::uint32_t segment_size = 0;       ///< bytes of ours in one segment, at most
+    std::uint32_t unacknowledged = 0;     ///< segments under way
+    std::uint32_t lost = 0;               ///< of these, taken for lost
+    std::uint32_t retransmissions = 0;    ///< since the beginning
+    std::uint64_t bytes_acknowledged = 0; ///< of ours
+    std::uint64_t bytes_received = 0;     ///< of the peer's
+    std::uint64_t bytes_unsent = 0;       ///< in the kernel's buffer, not sent yet
+    std::uint64_t delivery_rate = 0;      ///< bytes a second
 };
 
 namespace detail {

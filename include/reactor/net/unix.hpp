@@ -24,9 +24,9 @@ namespace reactor::inline v0 {
 
 /// Who is at the other end of a UNIX connection (SO_PEERCRED), as of connect(2) or listen(2) there.
 struct UnixCredentials {
-    int process = 0; ///< 0: in a process namespace that we do not see into
-    unsigned user = 0;
-    unsigned group = 0;
+    int process = 0;    ///< 0: in a process namespace that we do not see into
+    unsigned user = 0;  ///< effective, at that moment
+    unsigned group = 0; ///< effective, at that moment
 };
 
 /// How a UNIX listener is made.
@@ -73,7 +73,9 @@ class BasicUnixStream : public BasicSocketStream<KernelType> {
     using Base = BasicSocketStream<KernelType>;
 
   public:
+    /// What its system calls go through.
     using Kernel = KernelType;
+    /// How it owns its descriptor.
     using Fd = os::BasicFd<Kernel>;
 
     /// Takes over a connected UNIX stream socket that may be in any state; makes it non-blocking
@@ -181,8 +183,11 @@ class BasicUnixListener : public BasicSocketListener<BasicUnixStream<KernelType>
     using Base = BasicSocketListener<BasicUnixStream<KernelType>>;
 
   public:
+    /// What its system calls go through.
     using Kernel = KernelType;
+    /// How it owns its descriptor.
     using Fd = os::BasicFd<Kernel>;
+    /// What it yields.
     using Event = typename Base::Event;
 
     /// Adopts a socket that listens already (from a service manager, another process, another
@@ -197,7 +202,9 @@ class BasicUnixListener : public BasicSocketListener<BasicUnixStream<KernelType>
             static_cast<void>(release());
         }
     }
+    /// Takes over the socket, and the care of its file.
     BasicUnixListener(BasicUnixListener&&) noexcept = default;
+    /// The same; what it had before goes, its file first.
     BasicUnixListener& operator=(BasicUnixListener&& other) noexcept {
         if (this != &other) {
             file_.remove(); // while the socket is open

@@ -20,7 +20,9 @@ class BasicFd {
     BasicFd() noexcept = default;
     /// Takes over `fd`; from now on nobody else closes it.
     explicit BasicFd(int fd) noexcept : fd_(fd) {}
+    /// Takes over; the other one owns nothing then.
     BasicFd(BasicFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    /// Closes what it owns, and takes over.
     BasicFd& operator=(BasicFd&& other) noexcept {
         if (this != &other) {
             reset(std::exchange(other.fd_, -1));
@@ -31,6 +33,7 @@ class BasicFd {
 
     /// The descriptor, -1 if none is owned.
     [[nodiscard]] int get() const noexcept { return fd_; }
+    /// Whether it owns a descriptor.
     [[nodiscard]] explicit operator bool() const noexcept { return fd_ >= 0; }
     /// Gives the descriptor away: the caller closes it.
     [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }

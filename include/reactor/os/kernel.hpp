@@ -53,41 +53,47 @@ namespace os {
 
 /// What a system call answered: a value, or the errno.
 struct Result {
-    long value = 0;
-    int error = 0;
+    long value = 0; ///< zero if it failed
+    int error = 0;  ///< errno; zero if it did not fail
 
+    /// Whether it did not fail.
     [[nodiscard]] bool ok() const noexcept { return error == 0; }
     /// Whether it failed only because it would have had to wait.
     [[nodiscard]] bool would_block() const noexcept {
         return error == EAGAIN || error == EWOULDBLOCK;
     }
+    /// The value as a descriptor. Precondition: ok().
     [[nodiscard]] int fd() const noexcept { return static_cast<int>(value); }
     /// The descriptor, or -1 if there is none.
     [[nodiscard]] int fd_or_none() const noexcept { return ok() ? fd() : -1; }
+    /// The value as a number of bytes or of things. Precondition: ok().
     [[nodiscard]] std::size_t count() const noexcept { return static_cast<std::size_t>(value); }
+    /// The errno as a code; zero if it did not fail.
     [[nodiscard]] std::error_code code() const noexcept { return {error, std::system_category()}; }
 };
 
 /// What a descriptor is good for: fstat(2) and the access mode of open(2).
 struct FdTraits {
-    bool socket = false;
-    bool character_device = false;
-    bool readable = false;
-    bool writable = false;
+    bool socket = false;           ///< recv and send work on it
+    bool character_device = false; ///< a terminal, /dev/null
+    bool readable = false;         ///< opened to read
+    bool writable = false;         ///< opened to write
 };
 
 /// What stands at a path; of a symbolic link, the link itself: lstat(2).
 struct FileTraits {
-    bool socket = false;
-    unsigned mode = 0; ///< the permission bits
-    std::uint64_t device = 0;
-    std::uint64_t inode = 0; ///< may be given again once nobody holds the file
-    Duration changed{};      ///< when anything but its bytes last changed, since 1970
+    bool socket = false;      ///< the file of a UNIX socket
+    unsigned mode = 0;        ///< the permission bits
+    std::uint64_t device = 0; ///< with the inode: which file
+    std::uint64_t inode = 0;  ///< may be given again once nobody holds the file
+    Duration changed{};       ///< when anything but its bytes last changed, since 1970
 };
 
 /// What TCP_INFO fills in: as the C library knows it, and what the kernel has put behind that since
 /// (Linux 4.9; zero where it did not).
 struct TcpInfoFields {
+    /// @{
+    /// As in struct tcp_info of linux/tcp.h, in its order.
     ::tcp_info kernel;
     std::uint64_t pacing_rate;
     std::uint64_t max_pacing_rate;
@@ -100,6 +106,7 @@ struct TcpInfoFields {
     std::uint32_t data_segs_in;
     std::uint32_t data_segs_out;
     std::uint64_t delivery_rate;
+    /// @}
 };
 
 /// The Linux kernel.
@@ -178,6 +185,7 @@ struct Kernel {
     static Result start_thread(pthread_t& thread, void* (*body)(void*), void* argument) noexcept {
         return {0, ::pthread_create(&thread, nullptr, body, argument)};
     }
+    /// pthread_join(3): waits for its end. Once for each thread that was started.
     static void join_thread(pthread_t thread) noexcept { ::pthread_join(thread, nullptr); }
 
     /// Lets `handler` have this signal, with SA_RESTART; `before` is what had it.
@@ -189,6 +197,7 @@ struct Kernel {
         sigemptyset(&action.sa_mask);
         return answer(::sigaction(signal, &action, &before));
     }
+    /// Gives the signal back to what had it.
     static void restore_signal(int signal, const struct sigaction& before) noexcept {
         ::sigaction(signal, &before, nullptr);
     }
@@ -248,13 +257,16 @@ struct Kernel {
     static Result set_mode_at(const char* path, unsigned mode) noexcept {
         return answer(::fchmodat(AT_FDCWD, path, mode, AT_SYMLINK_NOFOLLOW));
     }
+    /// unlink(2).
     static Result unlink(const char* path) noexcept { return answer(::unlink(path)); }
 
     // -- bytes -----------------------------------------------------------------------------------
 
+    /// read(2): from any descriptor.
     static Result read(int fd, std::span<std::byte> into) noexcept {
         return retried([&] { return call(SYS_read, fd, into.data(), into.size()); });
     }
+    /// recv(2): from a socket.
     static Result recv(int fd, std::span<std::byte> into) noexcept {
         return retried([&] {
             return call(SYS_recvfrom, fd, into.data(), into.size(), 0, nullptr, nullptr);
@@ -272,6 +284,7 @@ struct Kernel {
             return call(SYS_sendto, fd, bytes.data(), bytes.size(), MSG_NOSIGNAL, nullptr, 0);
         });
     }
+    /// The same for bytes that stand in several places.
     static Result send(int fd, std::span<const iovec> parts) noexcept {
         msghdr message{};
         message.msg_iov = const_cast<iovec*>(parts.data());
@@ -311,6 +324,7 @@ struct Kernel {
         second = ends[1];
         return result;
     }
+    /// bind(2).
     static Result bind(int fd, const sockaddr* address, socklen_t size) noexcept {
         return answer(::bind(fd, address, size));
     }
@@ -320,6 +334,7 @@ struct Kernel {
         const Result result = answer(::connect(fd, address, size));
         return result.error == EINTR ? Result{0, EINPROGRESS} : result;
     }
+    /// listen(2).
     static Result listen(int fd, int backlog) noexcept { return answer(::listen(fd, backlog)); }
     /// accept4(2): non-blocking and close-on-exec from birth.
     static Result accept(int fd, sockaddr* address, socklen_t* size) noexcept {
@@ -327,13 +342,17 @@ struct Kernel {
             return call(SYS_accept4, fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         });
     }
+    /// shutdown(2) of our half.
     static Result shutdown_write(int fd) noexcept { return answer(::shutdown(fd, SHUT_WR)); }
+    /// getsockname(2).
     static Result local_name(int fd, sockaddr* address, socklen_t* size) noexcept {
         return answer(::getsockname(fd, address, size));
     }
+    /// getpeername(2).
     static Result peer_name(int fd, sockaddr* address, socklen_t* size) noexcept {
         return answer(::getpeername(fd, address, size));
     }
+    /// setsockopt(2) of an int.
     static Result set_option(int fd, int level, int name, int value) noexcept {
         return answer(::setsockopt(fd, level, name, &value, sizeof value));
     }
@@ -353,6 +372,7 @@ struct Kernel {
         socklen_t size = sizeof value;
         return answer(::getsockopt(fd, level, name, &value, &size));
     }
+    /// getsockopt(2) of an int.
     static Result option(int fd, int level, int name) noexcept {
         int value = 0;
         socklen_t size = sizeof value;
@@ -362,7 +382,9 @@ struct Kernel {
 
     // -- demultiplexers --------------------------------------------------------------------------
 
+    /// An epoll set, close-on-exec.
     static Result epoll_create() noexcept { return answer(::epoll_create1(EPOLL_CLOEXEC)); }
+    /// epoll_ctl(2); `data` comes back with each report.
     static Result epoll_control(int epoll, int operation, int fd, std::uint32_t events,
                                 std::uint64_t data) noexcept {
         epoll_event event{};
@@ -394,6 +416,7 @@ struct Kernel {
 
     // -- the bell of another thread --------------------------------------------------------------
 
+    /// An eventfd(2), non-blocking and close-on-exec, to be rung.
     static Result event_fd() noexcept { return answer(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
     /// Makes an eventfd readable, with a new edge even when its counter is full (eventfd(2)).
     /// Async-signal-safe; keeps errno.

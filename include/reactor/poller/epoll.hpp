@@ -24,6 +24,7 @@ namespace reactor::inline v0 {
 template <class KernelType = os::Kernel>
 class BasicEpollPoller {
   public:
+    /// As Poller says.
     using Kernel = KernelType;
 
 #ifdef __cpp_exceptions
@@ -45,6 +46,8 @@ class BasicEpollPoller {
         }
     }
 
+    /// @{
+    /// As Poller says.
     [[nodiscard]] Timestamp now() noexcept { return Kernel::now(); }
 
     [[nodiscard]] std::error_code watch(int fd, ResourceId id, Interest interest) {
@@ -116,6 +119,7 @@ class BasicEpollPoller {
                 {(bits & (EPOLLIN | EPOLLPRI)) != 0, (bits & EPOLLOUT) != 0,
                  (bits & (EPOLLHUP | EPOLLRDHUP)) != 0, (bits & EPOLLERR) != 0}};
     }
+    /// @}
 
     /// The epoll instance: readable when something is ready.
     [[nodiscard]] int fd() const noexcept { return epoll_.get(); }

@@ -21,6 +21,7 @@ namespace reactor::inline v0 {
 template <class KernelType = os::Kernel>
 class BasicPollPoller {
   public:
+    /// As Poller says.
     using Kernel = KernelType;
 
     /// Needs nothing from the kernel. Throws std::bad_alloc.
@@ -28,6 +29,8 @@ class BasicPollPoller {
     /// The same; never fails but by std::bad_alloc.
     explicit BasicPollPoller(std::error_code& error) { error.clear(); }
 
+    /// @{
+    /// As Poller says.
     [[nodiscard]] Timestamp now() noexcept { return Kernel::now(); }
 
     [[nodiscard]] std::error_code watch(int fd, ResourceId id, Interest interest) {
@@ -106,6 +109,7 @@ class BasicPollPoller {
     }
 
     [[nodiscard]] PollEvent event(std::size_t index) const noexcept { return batch_[index]; }
+    /// @}
 
   private:
     static constexpr std::uint32_t none = ~std::uint32_t{0};

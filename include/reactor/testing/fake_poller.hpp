@@ -26,20 +26,23 @@ namespace testing {
 
 /// One call that a FakePoller has had.
 struct PollerCall {
+    /// Which function was called.
     enum class Kind : std::uint8_t { watch, set_interest, unwatch, watch_waker, wait };
 
-    Kind kind = Kind::wait;
-    int fd = -1;         ///< of all but wait
-    ResourceId id{};     ///< of watch, set_interest, unwatch
-    Interest interest{}; ///< of watch, set_interest
-    Duration timeout{};  ///< of wait
+    Kind kind = Kind::wait; ///< which decides what of the rest is set
+    int fd = -1;            ///< of all but wait
+    ResourceId id{};        ///< of watch, set_interest, unwatch
+    Interest interest{};    ///< of watch, set_interest
+    Duration timeout{};     ///< of wait
 
+    /// The same call with the same arguments.
     friend bool operator==(const PollerCall&, const PollerCall&) noexcept = default;
 };
 
 /// A Poller for tests: scripted readiness and a clock driven by hand. One thread.
 class FakePoller {
   public:
+    /// As Poller says; the clock is not taken from there.
     using Kernel = os::Kernel;
 
     // -- the script -------------------------------------------------------------------------------
@@ -72,6 +75,7 @@ class FakePoller {
 
     /// Moves the clock; backwards too, though no monotonic clock would.
     void advance(Duration span) noexcept { now_ = saturating_add(now_, span); }
+    /// Sets the clock.
     void set_now(Timestamp now) noexcept { now_ = now; }
     /// Whether a wait that has nothing to report lets its timeout pass at once: then the clock
     /// jumps from deadline to deadline. Off at first. A wait without end passes no time.
@@ -81,7 +85,9 @@ class FakePoller {
 
     /// Every call in order; the first `most_calls` since `forget_calls()`.
     [[nodiscard]] const std::vector<PollerCall>& calls() const noexcept { return calls_; }
+    /// Forgets the calls so far.
     void forget_calls() noexcept { calls_.clear(); }
+    /// How many calls are remembered; further ones are only performed.
     static constexpr std::size_t most_calls = 100'000;
 
     /// How many waits there were, in all.
@@ -94,6 +100,7 @@ class FakePoller {
             return batch.reports.empty() && !batch.failure;
         });
     }
+    /// Whether `id` is watched now.
     [[nodiscard]] bool is_watched(ResourceId id) const noexcept { return find(id) != nullptr; }
     /// What `id` is watched for; none if it is not watched.
     [[nodiscard]] Interest interest_of(ResourceId id) const noexcept {
@@ -111,6 +118,8 @@ class FakePoller {
 
     // -- Poller -----------------------------------------------------------------------------------
 
+    /// @{
+    /// As Poller says, of the script and the clock driven by hand.
     [[nodiscard]] Timestamp now() noexcept { return now_; }
 
     [[nodiscard]] std::error_code watch(int fd, ResourceId id, Interest interest) {
@@ -177,6 +186,7 @@ class FakePoller {
         return {batch_.size(), failure};
     }
     [[nodiscard]] PollEvent event(std::size_t index) const noexcept { return batch_[index]; }
+    /// @}
 
   private:
     struct Watched {

@@ -52,31 +52,41 @@ struct Wire {
     /// The transport was destroyed.
     bool gone = false;
 
+    /// One event to come; `text` is what `data` carries.
     struct Said {
-        StreamEvent::Kind kind;
-        std::string text;
+        StreamEvent::Kind kind; ///< which event
+        std::string text;       ///< its bytes; empty if it is not data
     };
-    std::deque<Said> reading; ///< what handle_io(Io::read) will yield
-    std::deque<Said> writing; ///< and handle_io(Io::write)
-    std::optional<std::error_code> end;
+    std::deque<Said> reading;           ///< what handle_io(Io::read) will yield
+    std::deque<Said> writing;           ///< and handle_io(Io::write)
+    std::optional<std::error_code> end; ///< what end_with() was given
 };
 
 /// The runtime's end of a Wire: a Writable that yields the events of a stream.
 class ScriptedTransport {
   public:
+    /// @{
+    /// As Resource says; the events are those of a stream.
     using Event = StreamEvent;
     static constexpr bool born_non_blocking = true; // there is no descriptor to ask
+    /// @}
 
+    /// `fd` is a number for a FakePoller: nothing is read from it, and it is not closed.
     ScriptedTransport(int fd, std::shared_ptr<Wire> wire) noexcept
         : fd_(fd), wire_(std::move(wire)) {}
+    /// @{
+    /// Moves its end of the wire.
     ScriptedTransport(ScriptedTransport&&) noexcept = default;
     ScriptedTransport& operator=(ScriptedTransport&&) noexcept = default;
+    /// @}
     ~ScriptedTransport() {
         if (wire_ != nullptr) {
             wire_->gone = true;
         }
     }
 
+    /// @{
+    /// As Resource and Writable say, of what the wire was told to do.
     [[nodiscard]] int fd() const noexcept { return fd_; }
     [[nodiscard]] Interest interest() const noexcept {
         return {!over_ && !heard_out_, !unsent_.empty()};
@@ -126,6 +136,7 @@ class ScriptedTransport {
     }
     void close_write() noexcept { closing_ = true; }
     [[nodiscard]] std::size_t unsent() const noexcept { return unsent_.size(); }
+    /// @}
 
   private:
     int fd_;
@@ -144,16 +155,20 @@ class ScriptedListener {
   public:
     /// The shape of TcpListener::Event.
     struct Event {
-        ScriptedTransport stream;
-        Address peer;
+        ScriptedTransport stream; ///< the connection
+        Address peer;             ///< where it comes from
     };
     /// The clients to come; shared by the test and the listener.
     using Clients = std::deque<Event>;
+    /// As Resource says: there is no descriptor to ask.
     static constexpr bool born_non_blocking = true;
 
+    /// `fd` is a number for a FakePoller; see ScriptedTransport.
     ScriptedListener(int fd, std::shared_ptr<Clients> clients) noexcept
         : fd_(fd), clients_(std::move(clients)) {}
 
+    /// @{
+    /// As Resource says: yields the clients in order, one a call.
     [[nodiscard]] int fd() const noexcept { return fd_; }
     [[nodiscard]] Interest interest() const noexcept { return {true, false}; }
     [[nodiscard]] std::optional<Event> handle_io(Io io) {
@@ -164,6 +179,7 @@ class ScriptedListener {
         clients_->pop_front();
         return event;
     }
+    /// @}
 
   private:
     int fd_;
