@@ -720,6 +720,8 @@ class NoHandlers {
     NoHandlers& operator=(const NoHandlers&) = delete;
 
     [[nodiscard]] static bool still() { return is_ours(SIGINT) && is_ours(SIGTERM); }
+    /// Of both: between the first and the second a signal would still be lost on ours.
+    [[nodiscard]] static bool replaced() { return !is_ours(SIGINT) && !is_ours(SIGTERM); }
 
   private:
     [[nodiscard]] static bool is_ours(int signal) {
@@ -731,7 +733,7 @@ class NoHandlers {
     struct sigaction interrupt_ {};
     struct sigaction terminate_ {};
 };
-[[nodiscard]] bool handlers_stand() { return !NoHandlers::still(); }
+[[nodiscard]] bool handlers_stand() { return NoHandlers::replaced(); }
 
 using Idle = ScriptedService<NoListener, NoTransport, int>;
 using IdleAnswers = Answers<NoListener, NoTransport, int>;
