@@ -193,6 +193,49 @@ TEMPLATE_TEST_CASE("crowds: what is bounded is memory: a buffer of which a part 
     CHECK(crowd.party.heard(other).trace == "s");
 }
 
+TEMPLATE_TEST_CASE("crowds: who sends from his drained event, turn by turn, uses up nobody's room",
+                   "", EpollPoller, PollPoller) {
+    // Then no turn ends with everybody at rest, and still each turn's sends are counted once.
+    Options options = Crowd<TestType>::options(Shedding::give_back);
+    options.gather_buffer = 1;
+    Watched<TestType> party(options);
+    party.service().stays = true;
+    std::vector<os::Fd> peers;
+    std::vector<ResourceId> ids;
+    for (int n = 0; n < 8; ++n) {
+        Ends ends = unix_ends();
+        make_small(ends.ours);
+        make_small(ends.theirs);
+        peers.push_back(std::move(ends.theirs));
+        ids.push_back(party.add(std::move(ends.ours),
+                                StreamLimits{.high_watermark = 0, .low_watermark = 0}));
+    }
+    std::size_t drained = 0;
+    std::size_t returned = 0;
+    party.service().reaction = [&](ResourceId whose, StreamEvent& event, auto& actions) {
+        if (event.drained()) {
+            ++drained;
+            actions.send(whose, std::string(6'000, 's'));
+        }
+    };
+    for (const ResourceId id : ids) {
+        party.perform([&](auto& actions) { actions.send(id, std::string(6'000, 's')); });
+    }
+    std::size_t step = 0;
+    REQUIRE(party.until([&] {
+        Reader reader;
+        ++step;
+        for (std::size_t n = 0; n < peers.size(); ++n) {
+            if ((n + step) % 4 != 0) { // so that in each turn some have an event
+                reader.read(peers[n]);
+            }
+            returned += party.heard(ids[n]).returned.size();
+        }
+        return drained >= 500 || returned != 0;
+    }));
+    CHECK(returned == 0); // 3 000 000 bytes, of which 48 000 at most were owed at once
+}
+
 // -- the number of transports ---------------------------------------------------------------------
 
 namespace {
@@ -299,4 +342,16 @@ TEMPLATE_TEST_CASE("crowds: what a service keeps to itself does not count", "", 
         runtime.turn(1ms);
     }
     CHECK(runtime.service().accepted == 8);
+}
+
+TEST_CASE("crowds: a promise counts until its transport has been asked, though others make new ones") {
+    detail::Ledger ledger(100);
+    ledger.promise(50);
+    ledger.begin_pass();
+    ledger.promise(20); // from within the pass: its transport has the next one
+    ledger.end_pass();
+    CHECK(ledger.room() == 80);
+    ledger.begin_pass();
+    ledger.end_pass();
+    CHECK(ledger.room() == 100);
 }

@@ -334,7 +334,9 @@ class Runtime<S, P> {
             dispatcher_.tell_refusals();
         }
         if (own_.transports.any_touched()) {
+            own_.ledger.begin_pass();
             dispatcher_.finish_turn(own_.transports);
+            own_.ledger.end_pass();
         }
         if (own_.listeners.any_touched()) {
             dispatcher_.finish_turn(own_.listeners);
@@ -343,7 +345,6 @@ class Runtime<S, P> {
             own_.restless = true;
         } else {
             own_.gather.clear(); // nobody borrows any more
-            own_.ledger.settle();
         }
         if (!own_.listeners_are_told()) [[unlikely]] {
             own_.restless = true;

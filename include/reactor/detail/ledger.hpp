@@ -33,8 +33,16 @@ class Ledger {
         promised_ += static_cast<std::ptrdiff_t>(bytes);
         room_ -= static_cast<std::ptrdiff_t>(bytes);
     }
-    /// All transports have been asked.
-    void settle() noexcept { room_ += std::exchange(promised_, 0); }
+    /// Every transport that was promised something is about to be asked, but for what is promised
+    /// from now on.
+    void begin_pass() noexcept { asked_about_ += std::exchange(promised_, 0); }
+    /// They have been asked.
+    void end_pass() noexcept { room_ += std::exchange(asked_about_, 0); }
+    /// Both at once: all have been asked.
+    void settle() noexcept {
+        begin_pass();
+        end_pass();
+    }
     /// One owed this much, and owes that much now.
     void correct(std::size_t before, std::size_t now) noexcept {
         room_ += static_cast<std::ptrdiff_t>(before) - static_cast<std::ptrdiff_t>(now);
@@ -65,7 +73,8 @@ class Ledger {
 
     std::ptrdiff_t limit_;
     std::ptrdiff_t room_;
-    std::ptrdiff_t promised_ = 0;
+    std::ptrdiff_t promised_ = 0;    ///< since the last pass began
+    std::ptrdiff_t asked_about_ = 0; ///< before that
     std::ptrdiff_t most_owed_ = 0; ///< in this burst
     std::ptrdiff_t mark_ = 0;      ///< down to here it has to go
 };
