@@ -69,7 +69,15 @@ struct Counting : Service<NoListener, NoTransport, Number> {
 
     void handle_listener_event(ResourceId, NoCommand, Actions&) {}
     void handle_transport_event(ResourceId, NoCommand, Actions&) {}
-    void tick(Actions&) {
+    void tick(Actions&) { submit(); }
+    void handle_command(Number result, Actions& actions) {
+        seen[result.number] = static_cast<std::uint8_t>(seen[result.number] + 1);
+        submit(); // not in tick() alone: in a turn that comes before the commands
+        if (++returned == all) {
+            actions.shutdown();
+        }
+    }
+    void submit() {
         while (submitted < all) {
             const std::uint32_t number = submitted;
             auto answer = pool->submit(
@@ -79,15 +87,9 @@ struct Counting : Service<NoListener, NoTransport, Number> {
                 full += answer.full() ? 1U : 0U;
                 const auto back = answer.take();
                 given_back += back.has_value() && (*back)() == number ? 1U : 0U;
-                return; // what comes back wakes the loop
+                return; // until something comes back
             }
             ++submitted;
-        }
-    }
-    void handle_command(Number result, Actions& actions) {
-        seen[result.number] = static_cast<std::uint8_t>(seen[result.number] + 1);
-        if (++returned == all) {
-            actions.shutdown();
         }
     }
 

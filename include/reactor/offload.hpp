@@ -103,7 +103,8 @@ class Offload {
     ~Offload() { stop(); }
 
     /// Runs `work()` on a thread of the pool; its service gets `Command(Outcome)`. The answer is
-    /// true when accepted; else it says full or closed and holds the work.
+    /// true when accepted; else it says full or closed and holds the work. After `full` the time to
+    /// try again is when an outcome has come back.
     template <class Listener, class Transport, class Command, class Work>
     SendAnswer<Work> submit(const Controller<Listener, Transport, Command>& to, Work work) {
         return submit(to, std::move(work),
