@@ -6,6 +6,7 @@ set -eu
 usage() {
     cat <<'END'
 usage: sh tests/run.sh [--asan | --tsan | --storm] [--clang] [--filter REGEX] [--repeat N]
+       sh tests/run.sh --sim N | --fuzz SECONDS | --soak SECONDS | --coverage
 
   --asan          under AddressSanitizer and UndefinedBehaviorSanitizer
   --tsan          under ThreadSanitizer
@@ -13,6 +14,11 @@ usage: sh tests/run.sh [--asan | --tsan | --storm] [--clang] [--filter REGEX] [-
   --clang         with clang instead of gcc; builds the examples too
   --filter REGEX  builds and runs only the tests whose name matches
   --repeat N      runs the tests N times over, until one fails
+
+  --sim N         only the simulator: N seeds; Ns (like 180s) is that many seconds of them
+  --fuzz SECONDS  only the fuzz targets, so long each
+  --soak SECONDS  only a server in traffic: descriptors and memory must not drift
+  --coverage      lines and branches of include/reactor that the tests reach
 END
 }
 
@@ -47,7 +53,19 @@ while [ $# -gt 0 ]; do
         repeat=$2
         shift
         ;;
-    --bench | --sim | --soak | --fuzz | --coverage) refuse "$1 is reserved and does nothing yet" ;;
+    --sim | --fuzz | --soak)
+        [ $# -eq 2 ] || refuse "$1 stands alone, with a number"
+        case $1$2 in
+        --sim*[0-9]s) exec sh "$(dirname -- "$0")/sim.sh" --seconds "${2%s}" ;;
+        --sim*) exec sh "$(dirname -- "$0")/sim.sh" --seeds "$2" ;;
+        *) exec sh "$(dirname -- "$0")/${1#--}.sh" --seconds "$2" ;;
+        esac
+        ;;
+    --coverage)
+        [ $# -eq 1 ] || refuse "--coverage stands alone"
+        exec sh "$(dirname -- "$0")/coverage.sh"
+        ;;
+    --bench) refuse "$1 is reserved and does nothing yet" ;;
     -h | --help)
         usage
         exit 0
