@@ -79,7 +79,31 @@ struct Store : Service<BasicTcpListener<Kernel>, BasicTcpStream<Kernel>> {
 };
 static_assert(Handler<Store<true>>);
 
+/// The one without the bug.
+template <class Kernel = os::Kernel>
+using Words = Store<true, Kernel>;
+
 namespace {
+
+// The README's sample: the smallest test in a storm.
+void scenario(sim::World& world) {
+    sim::Runtime<Words<sim::Kernel>> runtime{Words<sim::Kernel>{}};
+    runtime.listen(BasicTcpListener<sim::Kernel>::bind("127.0.0.1:7000"));
+    sim::Peer ada(world, "Ada");
+    ada.connect("127.0.0.1:7000").send("set a 1\nget a\n").expect("ok\n1\n").close();
+    if (!world.run_until([&] { return ada.is_done(); }, 10min)) {
+        world.fail("no answer");
+    }
+}
+
+bool holds_in_a_storm() {
+    const auto found = sim::search(1, 1000, sim::Weather::drizzle(), scenario);
+    if (found) {
+        std::puts(found->to_string().c_str()); // the last calls, the seed, what was wrong
+    }
+    return !found;
+}
+// The sample ends here.
 
 /// Some clients, each with words of its own, talk to the service until all have said everything.
 template <bool keeps_rest>
@@ -129,6 +153,9 @@ int main(int argc, char** argv) {
         return 1;
     }
     std::printf("found: %s", found->to_string().c_str());
+    if (!holds_in_a_storm()) {
+        return 1;
+    }
     if (const auto wrong = sim::search(1, 1000, weather, talk<true>)) {
         std::printf("FAILED: the service without the bug: %s", wrong->to_string().c_str());
         return 1;

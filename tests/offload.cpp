@@ -4,6 +4,7 @@
 // service as a command, to an executor as a callback; at the limit and at the end nothing is lost.
 #include "calm.hpp"
 #include "catch.hpp"
+#include "polling_parts.hpp"
 
 #include <reactor/executor.hpp>
 #include <reactor/offload.hpp>
@@ -16,6 +17,7 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -242,38 +244,282 @@ TEMPLATE_TEST_CASE("An executor gets results and what was thrown as callbacks, o
     CHECK(elsewhere);
 }
 
-TEMPLATE_TEST_CASE("A resolver that sleeps delays no other callback by more than one turn", "",
-                   POLLERS) {
+namespace {
+
+/// What a loop saw while a resolver was at work for it.
+struct Seen {
+    int rounds = 0;   ///< of a post, a readiness and a timer
+    int late = 0;     ///< callbacks that had not run when the turn they were due for was over
+    int in_vain = 0;  ///< turns that were waited for something in vain
+    bool elsewhere = false;
+    std::string name;
+};
+
+/// Looks a name up with a resolver that sleeps, and goes on meanwhile: a post, a timer and, in the
+/// loop itself, a readiness each have to be told in the first turn that begins when they are due.
+template <class Tested>
+Seen resolve_meanwhile(Offload& pool, Placement placement, Duration resolver_sleeps) {
+    Tested executor(placement);
+    Seen seen;
+    const pthread_t here = ::pthread_self();
+    const auto getaddrinfo = [&seen, here, resolver_sleeps] { // as the one of the C library: blocks
+        const Timestamp until = os::Kernel::now() + resolver_sleeps;
+        while (os::Kernel::now() < until) {
+            os::Kernel::sleep(until - os::Kernel::now());
+        }
+        seen.elsewhere = ::pthread_equal(::pthread_self(), here) == 0;
+        return std::string("192.0.2.1");
+    };
+    if (!pool.submit(executor.controller(), getaddrinfo, [&](Tested&, Outcome<std::string> found) {
+            seen.name = found.value();
+        })) {
+        return seen;
+    }
+    Pair pair = pipe_pair();
+    int told = 0;
+    executor.await_keep(readable(pair.ours.get()), [&](Tested&, Readiness) {
+        told += static_cast<int>(read_from(pair.ours, 1));
+    });
+    executor.turn(Duration::zero());
+    while (seen.name.empty()) {
+        ++seen.rounds;
+        bool posted = false;
+        executor.controller().post([&](Tested&, Readiness) { posted = true; });
+        write_to(pair.theirs, "x");
+        executor.turn(1h);
+        seen.late += posted ? 0 : 1;
+        seen.late += placement == Placement::in_loop && told != seen.rounds ? 1 : 0;
+        for (int turns = 0; told != seen.rounds && turns < 1000; ++turns) {
+            executor.turn(1s); // from the other thread it comes when that has run
+        }
+        seen.in_vain += told == seen.rounds ? 0 : 1;
+        bool fired = false;
+        executor.await_after(5ms, [&](Tested&) { fired = true; });
+        const Timestamp due = os::Kernel::now() + 5ms; // or a little earlier
+        bool was_due = false;
+        while (!fired) {
+            seen.late += was_due ? 1 : 0;
+            was_due = os::Kernel::now() >= due;
+            executor.turn(1h);
+        }
+    }
+    return seen;
+}
+
+} // namespace
+
+TEST_CASE("A resolver that sleeps for 3 s delays no other callback by more than one turn, on both "
+          "pollers and in both placements") {
+    Offload pool({4, 10});
+    Seen seen[4];
+    const Timestamp began = os::Kernel::now();
+    {
+        std::thread loops[] = {
+            std::thread([&] {
+                seen[0] = resolve_meanwhile<BasicExecutor<EpollPoller>>(
+                    pool, Placement::in_loop, 3s);
+            }),
+            std::thread([&] {
+                seen[1] = resolve_meanwhile<BasicExecutor<EpollPoller>>(
+                    pool, Placement::beside, 3s);
+            }),
+            std::thread([&] {
+                seen[2] = resolve_meanwhile<BasicExecutor<PollPoller>>(
+                    pool, Placement::in_loop, 3s);
+            }),
+            std::thread([&] {
+                seen[3] = resolve_meanwhile<BasicExecutor<PollPoller>>(
+                    pool, Placement::beside, 3s);
+            })};
+        for (std::thread& loop : loops) {
+            loop.join();
+        }
+    }
+    CHECK(os::Kernel::now() - began >= 3s);
+    for (const Seen& each : seen) {
+        CHECK(each.name == "192.0.2.1");
+        CHECK(each.elsewhere);
+        CHECK(each.rounds > 1);
+        CHECK(each.late == 0);
+        CHECK(each.in_vain == 0);
+    }
+}
+
+TEMPLATE_TEST_CASE("What a callback with a result throws leaves run(), which goes on with the next",
+                   "", POLLERS) {
     using Tested = BasicExecutor<TestType>;
     Tested executor(some_placement());
     Offload pool({1, 10});
-    Gate answers; // the resolver sleeps until the loop has done all of this
-    bool resolved = false;
-    REQUIRE(pool.submit(
-        executor.controller(),
-        [&answers] {
-            answers.pass();
-            return std::string("192.0.2.1");
-        },
-        [&](Tested&, Outcome<std::string> outcome) {
-            resolved = outcome.value() == "192.0.2.1";
-        }));
-    answers.await(1);
-    int posted = 0;
-    int late = 0;
-    for (int n = 0; n < 300; ++n) {
-        REQUIRE(executor.controller().post([&](Tested&, Readiness) { ++posted; }));
-        executor.turn(Duration::max());
-        late += posted == n + 1 ? 0 : 1;
+    int came = 0;
+    for (int n = 0; n < 3; ++n) {
+        REQUIRE(pool.submit(
+            executor.controller(), [n] { return n; },
+            [&came](Tested& self, Outcome<int> outcome) {
+                ++came;
+                if (outcome.value() == 0) {
+                    throw std::runtime_error("not this one");
+                }
+                if (outcome.value() == 2) {
+                    self.shutdown();
+                }
+            }));
     }
-    CHECK(late == 0);
-    CHECK_FALSE(resolved);
-    int fired = 0;
-    executor.await_every(1ms, [&](Tested&) { ++fired; });
-    REQUIRE(until(executor, [&] { return fired >= 20; }));
-    CHECK_FALSE(resolved);
-    answers.open();
-    CHECK(until(executor, [&] { return resolved; }));
+    CHECK_THROWS_WITH(executor.run(), "not this one");
+    CHECK(came == 1);
+    CHECK(executor.run().clean);
+    CHECK(came == 3);
+    CHECK(pool.undeliverable() == 0);
+}
+
+namespace {
+
+/// Throws when it is moved for the n-th time.
+struct Brittle {
+    explicit Brittle(int moves) : left(moves) {}
+    Brittle(Brittle&& other) : left(other.left - 1) { // NOLINT: that it throws is what it is for
+        if (left < 0) {
+            throw std::runtime_error("broken");
+        }
+    }
+    Brittle& operator=(Brittle&& other) { // NOLINT
+        left = Brittle(std::move(other)).left;
+        return *this;
+    }
+    int left;
+
+    int operator()() const { return 7; }
+};
+
+} // namespace
+
+TEMPLATE_TEST_CASE("What moving a result throws, or what wraps it, comes back in its stead", "",
+                   POLLERS) {
+    Offload pool({1, 20});
+
+    SECTION("a result on its way to an executor, wherever it breaks") {
+        using Tested = BasicExecutor<TestType>;
+        Tested executor(some_placement());
+        int whole = 0;
+        int broken = 0;
+        for (int moves = 0; moves < 12; ++moves) {
+            REQUIRE(pool.submit(
+                executor.controller(), [moves] { return Brittle(moves); },
+                [&](Tested&, Outcome<Brittle>&& outcome) {
+                    whole += outcome ? 1 : 0;
+                    broken += !outcome && told_by(outcome) == "broken" ? 1 : 0;
+                }));
+        }
+        REQUIRE(until(executor, [&] { return whole + broken == 12; }));
+        CHECK(whole > 0);
+        CHECK(broken > 0);
+    }
+    SECTION("a result on its way to a service, wherever it breaks") {
+        Runtime<Notes<Brittle>, TestType> runtime(Notes<Brittle>{});
+        for (int moves = 0; moves < 4; ++moves) { // as few as break before the command is sent
+            REQUIRE(pool.submit(runtime.controller(), [moves] { return Brittle(moves); }));
+        }
+        REQUIRE(until(runtime, [&] { return runtime.service().outcomes.size() == 4; }));
+        for (auto& outcome : runtime.service().outcomes) {
+            REQUIRE_FALSE(outcome);
+            CHECK(told_by(outcome) == "broken");
+        }
+    }
+    SECTION("what wraps") {
+        Runtime<Notes<int>, TestType> runtime(Notes<int>{});
+        REQUIRE(pool.submit(
+            runtime.controller(), [] { return 1; },
+            [](Outcome<int>&& outcome) {
+                if (outcome) {
+                    throw std::runtime_error("cannot wrap this");
+                }
+                return std::move(outcome);
+            }));
+        REQUIRE(until(runtime, [&] { return runtime.service().outcomes.size() == 1; }));
+        CHECK(told_by(runtime.service().outcomes[0]) == "cannot wrap this");
+        CHECK(pool.undeliverable() == 0);
+
+        REQUIRE(pool.submit(runtime.controller(), [] { return 1; },
+                            [](Outcome<int>&&) -> Outcome<int> { throw 1; }));
+        CHECK(pool.shutdown(1h).running == 0);
+        CHECK(pool.undeliverable() == 1); // and nothing else came of it
+    }
+}
+
+TEST_CASE("Work whose move throws goes to who submits it, and the pool goes on") {
+    Runtime<Notes<int>> runtime(Notes<int>{});
+    Offload pool({1, 10});
+    int refused = 0;
+    int accepted = 0;
+    for (int moves = 0; moves < 10; ++moves) {
+        try {
+            accepted += pool.submit(runtime.controller(), Brittle(moves)) ? 1 : 0;
+        } catch (const std::runtime_error&) {
+            ++refused;
+        }
+    }
+    CHECK(refused > 0);
+    CHECK(accepted > 0);
+    REQUIRE(until(runtime, [&] {
+        return runtime.service().outcomes.size() == static_cast<std::size_t>(accepted);
+    }));
+    for (auto& outcome : runtime.service().outcomes) {
+        CHECK(outcome.value() == 7);
+    }
+    CHECK(pool.shutdown(1h).given_back.empty());
+}
+
+TEST_CASE("A pool may be shut down twice, by two threads at once, and by a job of its own") {
+    Runtime<Notes<int>> runtime(Notes<int>{});
+    auto& outcomes = runtime.service().outcomes;
+    Gate gate;
+    Offload pool({1, 100});
+    const auto held = std::make_shared<int>(0);
+
+    SECTION("by two threads at once: each job is given back to one of them") {
+        for (int n = 0; n < 50; ++n) {
+            REQUIRE(pool.submit(runtime.controller(), [&gate, n, held] {
+                gate.pass();
+                return n;
+            }));
+        }
+        gate.await(1);
+        Offload::Rest other;
+        std::thread thread([&] { other = pool.shutdown(Duration::zero()); });
+        Offload::Rest rest = pool.shutdown(Duration::zero());
+        thread.join();
+        CHECK(rest.given_back.size() + other.given_back.size() == 49);
+        CHECK(pool.shutdown(Duration::zero()).given_back.empty());
+        CHECK(pool.shutdown(Duration::zero()).running == 1);
+        gate.open();
+        CHECK(pool.shutdown(1h).running == 0);
+        for (auto& job : rest.given_back) {
+            job();
+        }
+        for (auto& job : other.given_back) {
+            job();
+        }
+        REQUIRE(until(runtime, [&] { return outcomes.size() == 50; }));
+    }
+    SECTION("by a job of its own, with nothing to wait for") {
+        std::atomic<std::size_t> running{0};
+        std::atomic<std::size_t> given_back{0};
+        REQUIRE(pool.submit(runtime.controller(), [&] {
+            gate.pass();
+            const Offload::Rest rest = pool.shutdown(Duration::zero());
+            running = rest.running;
+            given_back = rest.given_back.size();
+            return 1;
+        }));
+        REQUIRE(pool.submit(runtime.controller(), [held] { return 2; }));
+        gate.open();
+        REQUIRE(until(runtime, [&] { return outcomes.size() == 1; }));
+        CHECK(running == 1);
+        CHECK(given_back == 1);
+        CHECK(outcomes[0].value() == 1);
+        CHECK(pool.submit(runtime.controller(), [] { return 3; }).closed());
+        CHECK(pool.shutdown(1h).running == 0);
+    }
+    CHECK(held.use_count() == 1);
 }
 
 TEST_CASE("A full queue says so and gives the work back, as does a pool that is shut down") {
@@ -427,4 +673,36 @@ TEST_CASE("A forked child may destroy its copy of a pool, which goes on for its 
     CHECK(status == 0);
     REQUIRE(pool->submit(runtime.controller(), [] { return 1; }));
     CHECK(until(runtime, [&] { return runtime.service().outcomes.size() == 1; }));
+}
+
+TEST_CASE("A child that is forked while threads are at the queue may destroy its copy") {
+    Runtime<Notes<int>> runtime(Notes<int>{});
+    std::optional<Offload> pool(std::in_place, OffloadOptions{2, 100});
+    std::atomic<bool> over{false};
+    std::thread submitter([&] {
+        while (!over) {
+            static_cast<void>(pool->submit(runtime.controller(), [] { return 1; }));
+        }
+    });
+    int clean = 0;
+    for (int n = 0; n < 20; ++n) {
+        const pid_t child = ::fork();
+        if (child == 0) {
+            pool.reset();
+            ::_exit(0);
+        }
+        int status = -1;
+        clean += child > 0 &&
+                         test::calmly([&] { return ::waitpid(child, &status, 0); }) == child &&
+                         status == 0
+                     ? 1
+                     : 0;
+        runtime.turn(Duration::zero());
+    }
+    over = true;
+    submitter.join();
+    CHECK(clean == 20);
+    CHECK(pool->submit(runtime.controller(), [] { return 2; }).closed() == false);
+    pool.reset();
+    CHECK(until(runtime, [&] { return !runtime.service().outcomes.empty(); }));
 }

@@ -7,11 +7,16 @@
 
 #include <reactor/net/connector.hpp>
 #include <reactor/net/tcp.hpp>
+#include <reactor/net/unix.hpp>
 #include <reactor/reactor.hpp>
+#include <reactor/signals.hpp>
 #include <reactor/sim/peer.hpp>
 #include <reactor/sim/runtime.hpp>
 #include <reactor/sim/storm.hpp>
 
+#include <fstream>
+#include <set>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 
@@ -70,11 +75,14 @@ void reset(int fd) {
 }
 
 /// Sends back what it gets, and counts its timers.
-struct Echo : Service<SimListener, SimStream, int> {
-    void handle_listener_event(ResourceId, SimListener::Event event, Actions& actions) {
+template <class Listener, class Stream>
+struct BasicEcho : Service<Listener, Stream, int> {
+    using typename BasicEcho::Service::Actions;
+
+    void handle_listener_event(ResourceId, typename Listener::Event event, Actions& actions) {
         actions.register_transport(std::move(event.stream));
     }
-    void handle_transport_event(ResourceId id, SimStream::Event event, Actions& actions) {
+    void handle_transport_event(ResourceId id, typename Stream::Event event, Actions& actions) {
         if (const auto* const bytes = event.data()) {
             actions.send(id, *bytes);
         } else if (event.eof()) {
@@ -91,10 +99,138 @@ struct Echo : Service<SimListener, SimStream, int> {
     void handle_timer(TimerId, Actions&) { fired_at.push_back(Kernel::now()); }
 
     Timestamp asked_at{};
-    std::vector<Timestamp> fired_at;
+    std::vector<Timestamp> fired_at{};
 };
+using Echo = BasicEcho<SimListener, SimStream>;
+using SimUnixListener = BasicUnixListener<Kernel>;
+using UnixEcho = BasicEcho<SimUnixListener, BasicUnixStream<Kernel>>;
+
+// -- the surface ----------------------------------------------------------------------------------
+
+template <class Function>
+struct Plain;
+template <class Answer, class... Given>
+struct Plain<Answer (*)(Given...)> {
+    using Type = Answer (*)(Given...);
+};
+template <class Answer, class... Given>
+struct Plain<Answer (*)(Given...) noexcept> {
+    using Type = Answer (*)(Given...);
+};
+/// Whether two functions are called and answer alike.
+template <auto one, auto other>
+constexpr bool alike = std::same_as<typename Plain<decltype(one)>::Type,
+                                    typename Plain<decltype(other)>::Type>;
+
+using SendBytes = os::Result (*)(int, std::span<const std::byte>);
+using SendParts = os::Result (*)(int, std::span<const iovec>);
+template <class Kernel>
+constexpr auto send_bytes = static_cast<SendBytes>(&Kernel::send);
+template <class Kernel>
+constexpr auto send_parts = static_cast<SendParts>(&Kernel::send);
+
+static_assert(alike<&os::Kernel::now, &Kernel::now>);
+static_assert(alike<&os::Kernel::process_id, &Kernel::process_id>);
+static_assert(alike<&os::Kernel::sleep, &Kernel::sleep>);
+static_assert(alike<&os::Kernel::random, &Kernel::random>);
+static_assert(alike<&os::Kernel::return_memory, &Kernel::return_memory>);
+static_assert(alike<&os::Kernel::raise_descriptor_limit, &Kernel::raise_descriptor_limit>);
+static_assert(alike<&os::Kernel::environment, &Kernel::environment>);
+static_assert(alike<&os::Kernel::unset_environment, &Kernel::unset_environment>);
+static_assert(alike<&os::Kernel::handle_signal, &Kernel::handle_signal>);
+static_assert(alike<&os::Kernel::restore_signal, &Kernel::restore_signal>);
+static_assert(alike<&os::Kernel::close, &Kernel::close>);
+static_assert(alike<&os::Kernel::set_non_blocking, &Kernel::set_non_blocking>);
+static_assert(alike<&os::Kernel::set_close_on_exec, &Kernel::set_close_on_exec>);
+static_assert(alike<&os::Kernel::duplicate, &Kernel::duplicate>);
+static_assert(alike<&os::Kernel::traits, &Kernel::traits>);
+static_assert(alike<&os::Kernel::file_traits, &Kernel::file_traits>);
+static_assert(alike<&os::Kernel::set_mode, &Kernel::set_mode>);
+static_assert(alike<&os::Kernel::set_mode_at, &Kernel::set_mode_at>);
+static_assert(alike<&os::Kernel::unlink, &Kernel::unlink>);
+static_assert(alike<&os::Kernel::read, &Kernel::read>);
+static_assert(alike<&os::Kernel::recv, &Kernel::recv>);
+static_assert(alike<&os::Kernel::peek, &Kernel::peek>);
+static_assert(alike<send_bytes<os::Kernel>, send_bytes<Kernel>>); // os::Kernel::send
+static_assert(alike<send_parts<os::Kernel>, send_parts<Kernel>>);
+static_assert(alike<&os::Kernel::write, &Kernel::write>);
+static_assert(alike<&os::Kernel::stream_socket, &Kernel::stream_socket>);
+static_assert(alike<&os::Kernel::stream_pair, &Kernel::stream_pair>);
+static_assert(alike<&os::Kernel::bind, &Kernel::bind>);
+static_assert(alike<&os::Kernel::connect, &Kernel::connect>);
+static_assert(alike<&os::Kernel::listen, &Kernel::listen>);
+static_assert(alike<&os::Kernel::accept, &Kernel::accept>);
+static_assert(alike<&os::Kernel::shutdown_write, &Kernel::shutdown_write>);
+static_assert(alike<&os::Kernel::local_name, &Kernel::local_name>);
+static_assert(alike<&os::Kernel::peer_name, &Kernel::peer_name>);
+static_assert(alike<&os::Kernel::set_option, &Kernel::set_option>);
+static_assert(alike<&os::Kernel::set_option_to<::linger>, &Kernel::set_option_to<::linger>>);
+static_assert(alike<&os::Kernel::set_text_option, &Kernel::set_text_option>);
+static_assert(alike<&os::Kernel::option_into<::ucred>, &Kernel::option_into<::ucred>>);
+static_assert(alike<&os::Kernel::option, &Kernel::option>);
+static_assert(alike<&os::Kernel::epoll_create, &Kernel::epoll_create>);
+static_assert(alike<&os::Kernel::epoll_control, &Kernel::epoll_control>);
+static_assert(alike<&os::Kernel::epoll_wait, &Kernel::epoll_wait>);
+static_assert(alike<&os::Kernel::epoll_wait_precise, &Kernel::epoll_wait_precise>);
+static_assert(alike<&os::Kernel::poll, &Kernel::poll>);
+static_assert(alike<&os::Kernel::event_fd, &Kernel::event_fd>);
+static_assert(alike<&os::Kernel::ring, &Kernel::ring>);
+static_assert(alike<&os::Kernel::silence, &Kernel::silence>);
+static_assert(alike<&os::Kernel::add_signal, &Kernel::add_signal>);
+static_assert(alike<&os::Kernel::signal_fd, &Kernel::signal_fd>);
+static_assert(alike<&os::Kernel::hold_signals, &Kernel::hold_signals>);
+static_assert(alike<&os::Kernel::release_signals, &Kernel::release_signals>);
+
+/// What a world of one thread has no use for: it starts, joins or waits for another.
+const char* const absent[] = {"start_thread", "join_thread", "await_ring"};
+template <class Kernel>
+concept HasThreads = requires { &Kernel::start_thread; } || requires { &Kernel::join_thread; } ||
+                     requires { &Kernel::await_ring; };
+static_assert(HasThreads<os::Kernel> && !HasThreads<Kernel>);
+
+std::string text_of_file(const std::string& path) {
+    std::ostringstream text;
+    text << std::ifstream(path).rdbuf();
+    return text.str();
+}
+/// The public functions of os::Kernel, by its header.
+std::set<std::string> functions_of_the_real_kernel() {
+    const std::string here = __FILE__;
+    std::istringstream lines(text_of_file(here.substr(0, here.rfind('/') + 1) +
+                                          "../include/reactor/os/kernel.hpp"));
+    std::set<std::string> names;
+    bool is_inside = false;
+    for (std::string line; std::getline(lines, line);) {
+        is_inside = line == "struct Kernel {" || (is_inside && line != "  private:");
+        const std::size_t open = line.find('(');
+        if (is_inside && open != line.npos &&
+            (line.starts_with("    static ") || line.starts_with("    [[nodiscard]] static "))) {
+            const std::size_t begin = line.rfind(' ', open) + 1;
+            names.insert(line.substr(begin, open - begin));
+        }
+    }
+    return names;
+}
 
 } // namespace
+
+TEST_CASE("every function of os::Kernel is simulated, or absent for a reason") {
+    const std::set<std::string> names = functions_of_the_real_kernel();
+    REQUIRE(names.size() > 50);
+    const std::string here = text_of_file(__FILE__);
+    std::size_t compared = 0;
+    for (const std::string& name : names) {
+        const bool is_absent = std::find(std::begin(absent), std::end(absent), name) !=
+                               std::end(absent);
+        const bool is_compared = here.find("os::Kernel::" + name + ",") != here.npos ||
+                                 here.find("os::Kernel::" + name + "<") != here.npos ||
+                                 here.find("os::Kernel::" + name + "\n") != here.npos;
+        INFO(name);
+        CHECK(is_absent != is_compared);
+        compared += is_compared ? 1U : 0U;
+    }
+    CHECK(compared == names.size() - std::size(absent));
+}
 
 TEST_CASE("a simulated descriptor is the lowest free one, and no number of the real kernel") {
     sim::World world{1};
@@ -383,6 +519,294 @@ TEMPLATE_TEST_CASE("several runtimes share a world, whatever their pollers are",
     one.controller().shutdown();
     two.controller().drain(1s);
     CHECK(world.run_until([&] { return one.has_ended() && two.has_ended(); }, 1min));
+}
+
+TEST_CASE("a UNIX listener and its file live in a world as they do in Linux") {
+    sim::World world{1};
+    std::error_code error;
+    os::FileTraits traits;
+    const Address at = Address::parse("unix:/run/echo.sock");
+
+    SECTION("clients come by its path, and the file goes with it") {
+        {
+            sim::Runtime<UnixEcho> runtime{UnixEcho{}};
+            UnixListenOptions options;
+            options.mode = 0770;
+            runtime.listen(SimUnixListener::bind(at, options));
+            CHECK(Kernel::file_traits("/run/echo.sock", traits).ok());
+            CHECK(traits.mode == 0770);
+            sim::Peer ada(world, "Ada");
+            sim::Peer bob(world, "Bob");
+            ada.connect("unix:/run/echo.sock").send("hello").expect("hello").shut().expect_end();
+            bob.connect("unix:/run/echo.sock").send_in_pieces("good day", 5ms).expect("good day");
+            CHECK(world.run_until([&] { return ada.is_done() && bob.is_done(); }, 1min));
+            CHECK(world.failure().empty());
+        }
+        CHECK(Kernel::file_traits("/run/echo.sock", traits).error == ENOENT);
+        CHECK(world.open_descriptors() == 0);
+    }
+    SECTION("a name that somebody listens on is taken, one that a dead one left is replaced") {
+        const int dead = Kernel::stream_socket(AF_UNIX).fd();
+        REQUIRE(Kernel::bind(dead, at.data(), at.size()).ok());
+        REQUIRE(Kernel::listen(dead, 1).ok());
+        CHECK(SimUnixListener::bind(at, error).fd() == -1);
+        CHECK(error.value() == EADDRINUSE);
+        Kernel::close(dead);
+        CHECK(Kernel::file_traits("/run/echo.sock", traits).ok());
+        CHECK(SimUnixListener::bind(at, error).fd() >= 0);
+        CHECK(!error);
+    }
+    SECTION("what is no socket is never touched") {
+        REQUIRE(world.make_path("/run/echo.sock", false, 0644) != nullptr);
+        CHECK(SimUnixListener::bind(at, error).fd() == -1);
+        CHECK(error.value() == EADDRINUSE);
+        CHECK(Kernel::file_traits("/run/echo.sock", traits).ok());
+    }
+    SECTION("who finds no room tries again until there is some") {
+        const int listener = Kernel::stream_socket(AF_UNIX).fd();
+        REQUIRE(Kernel::bind(listener, at.data(), at.size()).ok());
+        REQUIRE(Kernel::listen(listener, 0).ok());
+        sim::Peer first(world, "first");
+        sim::Peer second(world, "second");
+        first.connect("unix:/run/echo.sock");
+        second.connect("unix:/run/echo.sock");
+        world.run_for(1s);
+        CHECK(first.is_done() != second.is_done());
+        CHECK(Kernel::accept(listener, nullptr, nullptr).ok());
+        world.run_for(1s);
+        CHECK((first.is_done() && second.is_done()));
+        CHECK(world.failure().empty());
+    }
+}
+
+TEST_CASE("an IPv6 listener takes IPv4 clients under a mapped name, unless it may not") {
+    sim::World world{1};
+    ListenOptions options;
+    options.only_ipv6 = GENERATE(false, true);
+    sim::Runtime<Echo> runtime{Echo{}};
+    runtime.listen(SimListener::bind(Address::any_ipv6(7000), options));
+    sim::Peer client(world);
+    client.may_fail().connect("127.0.0.1:7000").send("x").expect("x");
+    world.run_for(1s);
+    CHECK(client.is_done());
+    CHECK(client.error() == (*options.only_ipv6 ? ECONNREFUSED : 0));
+    CHECK(client.received() == (*options.only_ipv6 ? "" : "x"));
+}
+
+TEST_CASE("one who vanished is found out by probes, or by what he does not acknowledge") {
+    sim::World world{1};
+    const Ends ends = connected();
+    const auto vanish = [&] { world.find(ends.server)->connection->vanish(); };
+
+    SECTION("by probes") {
+        REQUIRE(Kernel::set_option(ends.client, SOL_SOCKET, SO_KEEPALIVE, 1).ok());
+        REQUIRE(Kernel::set_option(ends.client, IPPROTO_TCP, TCP_KEEPIDLE, 10).ok());
+        REQUIRE(Kernel::set_option(ends.client, IPPROTO_TCP, TCP_KEEPINTVL, 5).ok());
+        REQUIRE(Kernel::set_option(ends.client, IPPROTO_TCP, TCP_KEEPCNT, 2).ok());
+        vanish();
+        world.run_for(19s);
+        CHECK(reading(ends.client) == read_error(EAGAIN));
+        world.run_for(2s);
+        CHECK(reading(ends.client) == read_error(ETIMEDOUT));
+    }
+    SECTION("by what is not acknowledged") {
+        REQUIRE(Kernel::set_option(ends.client, IPPROTO_TCP, TCP_USER_TIMEOUT, 3000).ok());
+        vanish();
+        world.run_for(1min);
+        send_all(ends.client, "hello");
+        world.run_for(2s);
+        CHECK(reading(ends.client) == read_error(EAGAIN));
+        world.run_for(2s);
+        CHECK(reading(ends.client) == read_error(ETIMEDOUT));
+    }
+    SECTION("else never") {
+        vanish();
+        world.run_for(std::chrono::hours{24});
+        CHECK(reading(ends.client) == read_error(EAGAIN));
+    }
+}
+
+TEST_CASE("TCP_INFO tells the state and the bytes of a simulated connection") {
+    sim::World world{1};
+    const Ends ends = connected();
+    send_all(ends.client, "hello");
+    std::error_code error;
+    const TcpInfo sender = detail::tcp_info_of<Kernel>(ends.client, error);
+    CHECK(!error);
+    CHECK(sender.state == TCP_ESTABLISHED);
+    CHECK(sender.bytes_acknowledged == 5);
+    CHECK(detail::tcp_info_of<Kernel>(ends.server, error).bytes_received == 5);
+    REQUIRE(Kernel::shutdown_write(ends.server).ok());
+    CHECK(detail::tcp_info_of<Kernel>(ends.client, error).state == TCP_CLOSE_WAIT);
+}
+
+TEST_CASE("a signal that is raised in a world is read, handled or fatal, and stays there") {
+    sim::World world{1};
+    using SimSignals = BasicSignals<Kernel>;
+
+    SECTION("one that is held back is read, and no signal of the test's process is") {
+        struct Hears : Service<SimSignals, SimStream> {
+            void handle_listener_event(ResourceId, SignalEvent event, Actions&) {
+                heard.push_back(event.number);
+            }
+            void handle_transport_event(ResourceId, SimStream::Event, Actions&) {}
+            std::vector<int> heard{};
+        };
+        sigset_t before;
+        ::pthread_sigmask(SIG_BLOCK, nullptr, &before);
+        CHECK(sigismember(&before, SIGHUP) == 0);
+        sim::Runtime<Hears> runtime{Hears{}};
+        runtime.listen(SimSignals{SIGHUP, SIGUSR1});
+        world.run_for(1s);
+        world.raise(SIGHUP);
+        world.raise(SIGHUP); // two of a number are one
+        world.run_for(1s);
+        CHECK(runtime.service().heard == std::vector<int>{SIGHUP});
+        world.raise(SIGUSR1);
+        world.run_for(1s);
+        CHECK(runtime.service().heard == std::vector<int>{SIGHUP, SIGUSR1});
+        ::pthread_sigmask(SIG_BLOCK, nullptr, &before);
+        CHECK(sigismember(&before, SIGHUP) == 0);
+        CHECK(world.failure().empty());
+    }
+    SECTION("one that has a handler calls it") {
+        static int handled = 0;
+        struct sigaction before {};
+        REQUIRE(Kernel::handle_signal(SIGTERM, [](int signal) { handled = signal; }, before).ok());
+        CHECK(Kernel::handle_signal(SIGKILL, SIG_IGN, before).error == EINVAL);
+        world.raise(SIGTERM);
+        CHECK(handled == SIGTERM);
+        Kernel::restore_signal(SIGTERM, before);
+        CHECK(world.failure().empty());
+    }
+    SECTION("one that nobody wants is a failure, unless it may be ignored") {
+        world.raise(SIGCHLD);
+        CHECK(world.failure().empty());
+        world.raise(SIGTERM);
+        CHECK(world.failure() == "signal 15 would have ended the program");
+    }
+}
+
+TEST_CASE("the environment of a world is its own") {
+    sim::World world{1};
+    world.process.environment["LISTEN_FDS"] = "2";
+    REQUIRE(Kernel::environment("LISTEN_FDS") != nullptr);
+    CHECK(std::string(Kernel::environment("LISTEN_FDS")) == "2");
+    Kernel::unset_environment("LISTEN_FDS");
+    CHECK(Kernel::environment("LISTEN_FDS") == nullptr);
+    CHECK(Kernel::environment("PATH") == nullptr);
+}
+
+TEST_CASE("every call that makes something meets every shortage") {
+    const std::pair<double sim::Weather::*, std::set<int>> shortages[] = {
+        {&sim::Weather::no_descriptors, {EMFILE}},
+        {&sim::Weather::no_files, {ENFILE}},
+        {&sim::Weather::no_memory, {ENOMEM, ENOBUFS}},
+    };
+    using Make = os::Result (*)();
+    const Make makes[] = {
+        [] { return Kernel::stream_socket(AF_INET); },
+        [] { return Kernel::stream_socket(AF_UNIX); },
+        [] { return Kernel::epoll_create(); },
+        [] { return Kernel::event_fd(); },
+        [] { return Kernel::signal_fd(sigset_t{}); },
+        [] {
+            int first = 0;
+            int second = 0;
+            const os::Result made = Kernel::stream_pair(first, second);
+            CHECK((first == -1 && second == -1));
+            return made;
+        },
+        [] {
+            const int listener = sim::World::first_descriptor;
+            return Kernel::accept(listener, nullptr, nullptr);
+        },
+    };
+    for (const auto& [shortage, errors] : shortages) {
+        for (const Make make : makes) {
+            sim::World world{3};
+            const int listener = Kernel::stream_socket(AF_INET).fd();
+            REQUIRE(Kernel::listen(listener, 1).ok());
+            const std::size_t open = world.open_descriptors();
+            world.weather.*shortage = 1;
+            CHECK(errors.count(make().error) == 1);
+            CHECK(world.open_descriptors() == open);
+        }
+    }
+    sim::World world{3};
+    const int event = Kernel::event_fd().fd();
+    const int epoll = Kernel::epoll_create().fd();
+    world.weather.no_descriptors = world.weather.no_memory = world.weather.no_ports = 1;
+    CHECK(Kernel::duplicate(event).error == EMFILE);
+    CHECK(Kernel::epoll_control(epoll, EPOLL_CTL_ADD, event, EPOLLIN, 1).error == ENOMEM);
+    const auto stream = SimStream::connect("127.0.0.1:7000", 1s);
+    CHECK(stream.fd() == -1);
+}
+
+TEST_CASE("who looks on may do at any call what another thread could") {
+    struct Meddler final : sim::Onlooker {
+        void look(sim::Call call, int) override {
+            ++looked;
+            CHECK(!std::exchange(is_looking, true)); // its own calls are not shown
+            if (call == sim::Call::recv) {
+                controller->command(1000);
+                ++sent;
+            }
+            is_looking = false;
+        }
+        std::optional<Echo::Controller> controller{};
+        std::size_t looked = 0;
+        std::size_t sent = 0;
+        bool is_looking = false;
+    };
+    sim::World world{1};
+    sim::Runtime<Echo> runtime{Echo{}};
+    runtime.listen(SimListener::bind("127.0.0.1:7000"));
+    Meddler meddler;
+    meddler.controller = runtime.controller();
+    world.show_to(&meddler);
+    sim::Peer peer(world);
+    peer.connect("127.0.0.1:7000").send("hello").expect("hello").close();
+    world.run_for(1s);
+    world.show_to(nullptr);
+    CHECK(world.failure().empty());
+    CHECK(meddler.sent > 0);
+    CHECK(meddler.looked > meddler.sent);
+    CHECK(runtime.service().fired_at.size() == meddler.sent); // no command is lost
+}
+
+TEST_CASE("peers that send in pieces and end somehow are the same for the same seed") {
+    std::set<std::size_t> lengths;
+    for (std::uint64_t seed = 1; seed <= 30; ++seed) {
+        const auto scenario = [&](sim::World& world) {
+            sim::Runtime<Echo> runtime{Echo{}};
+            runtime.listen(SimListener::bind("127.0.0.1:7000"));
+            sim::Peer peer(world);
+            const std::string much(500, 'x');
+            peer.may_fail().connect("127.0.0.1:7000").send_in_pieces(much, 10ms).pause(1ms);
+            peer.end_somehow();
+            world.run_for(1min);
+            CHECK(peer.is_done());
+            lengths.insert(peer.received().size());
+        };
+        const auto one = sim::replay(seed, sim::Weather::drizzle(), scenario);
+        const auto other = sim::replay(seed, sim::Weather::drizzle(), scenario);
+        CHECK(one.failure == "");
+        CHECK(one.hash == other.hash);
+    }
+    CHECK(lengths.size() > 1);
+}
+
+TEMPLATE_TEST_CASE("nobody sleeps past another runtime's deadline", "", sim::EpollPoller,
+                   sim::PollPoller) {
+    sim::World world{12};
+    sim::BasicRuntime<Echo, TestType> one{Echo{}};
+    sim::BasicRuntime<Echo, TestType> two{Echo{}};
+    one.controller().command(10'000'000);
+    world.run_for(1min);
+    REQUIRE(one.service().fired_at.size() == 1);
+    CHECK(one.service().fired_at[0] >= one.service().asked_at + 10ms);
+    CHECK(one.service().fired_at[0] < one.service().asked_at + 20ms);
 }
 
 TEST_CASE("a connector races through the simulated network") {

@@ -16,15 +16,12 @@
 #pragma once
 
 #include <reactor/detail/callback.hpp>
+#include <reactor/executor/caller.hpp>
 #include <reactor/executor/feeder.hpp>
-#include <reactor/executor/registry.hpp>
-#include <reactor/executor/watches.hpp>
 #include <reactor/reactor.hpp>
 
 #include <algorithm>
-#include <exception>
 #include <memory>
-#include <variant>
 
 namespace reactor::inline v0 {
 
@@ -34,83 +31,23 @@ enum class Placement : std::uint8_t {
     beside,  ///< on the thread that calls run(), fed by a loop that has a thread of its own
 };
 
-template <class P>
-class BasicExecutor;
-
-namespace detail {
-
-/// The service behind an executor: hands everything on.
-template <class Executor>
-struct ExecutorService
-    : Service<Watch<typename Executor::Fd>, NoTransport, typename Executor::Command> {
-    using Watch = detail::Watch<typename Executor::Fd>;
-    using typename ExecutorService::Service::Actions;
-    using typename ExecutorService::Service::Error;
-
-    explicit ExecutorService(Executor& of) noexcept : executor(&of) {}
-
-    void tick(Actions& actions) { executor->tick(actions); }
-    void handle_timer(TimerId timer, Actions& actions) { executor->fire_timer(timer, actions); }
-    void handle_listener_event(ResourceId, Fired fired, Actions& actions) {
-        executor->serve(fired, fired.link, actions);
-    }
-    void handle_command(typename Executor::Command command, Actions& actions) {
-        executor->handle(std::move(command), actions);
-    }
-    void handle_error(Error error, Actions& actions) {
-        if (const auto watch = error.take_listener()) {
-            executor->lose(*watch, error.code(), actions);
-        }
-    }
-    void handover_listener(ResourceId, Watch watch, Actions& actions) {
-        executor->lose(watch, {}, actions);
-    }
-
-    Executor* executor;
-};
-
-} // namespace detail
-
-/// Runs callbacks. One thread, but for what `controller()` gives.
+/// Runs callbacks. One thread, but for what `controller()` gives. `P`: the poller of its loop.
 template <class P = EpollPoller>
 class BasicExecutor {
   public:
+    /// What the loop waits with.
     using Poller = P;
+    /// By which system calls are made.
     using Kernel = typename P::Kernel;
+    /// What owns an adopted descriptor.
     using Fd = os::BasicFd<Kernel>;
-    /// What runs: called with the executor and the readiness; small ones need no allocation. The
-    /// readiness of a timer, or of what was posted, is none.
+    /// What runs: called with the executor and the readiness. Any callable that moves; one of up
+    /// to 56 bytes needs no allocation. The readiness of a timer, or of what was posted, is none.
     using Callback = detail::Callback<void(BasicExecutor&, Readiness)>;
-    /// What comes over the channel: readiness, from the feeding loop, or a callback.
-    using Command = std::variant<detail::Fired, Callback>;
-    using Line = reactor::Controller<detail::Watch<Fd>, NoTransport, Command>;
-
-    /// The only thing that another thread may hold; copies are alike, and may outlive the executor.
-    class Controller {
-      public:
-        using Callback = BasicExecutor::Callback;
-
-        /// Is not connected: says `closed`.
-        Controller() noexcept = default;
-        /// Runs the callback in the executor's thread. Given back when the channel is full or the
-        /// run has ended.
-        SendAnswer<Callback> post(Callback callback) const {
-            auto answer = line_.command(Command(std::move(callback)));
-            if (answer) {
-                return SendAnswer<Callback>(answer.status());
-            }
-            return {answer.status(), std::get<Callback>(*answer.take())};
-        }
-        /// Ends the run. Never refused.
-        void shutdown() const noexcept { line_.shutdown(); }
-        /// Ends the present wait, or the next. May be called in a signal handler.
-        void wake() const noexcept { line_.wake(); }
-
-      private:
-        friend class BasicExecutor;
-        explicit Controller(Line line) noexcept : line_(std::move(line)) {}
-        Line line_;
-    };
+    /// The handle for other threads: post(), shutdown(), wake().
+    using Controller =
+        ExecutorController<Callback, reactor::Controller<detail::Watch<Fd>, NoTransport,
+                                                         detail::ExecutorCommand<Callback>>>;
 
 #ifdef __cpp_exceptions
     /// Throws std::system_error if a poller, a waker or the thread cannot be made. At most
@@ -129,11 +66,11 @@ class BasicExecutor {
     }
     BasicExecutor(const BasicExecutor&) = delete;
     BasicExecutor& operator=(const BasicExecutor&) = delete;
-    /// Destroys what is awaited, without running it, and closes what it owns.
+    /// Destroys what is awaited, without running it, and closes what it owns. Not in a callback.
     ~BasicExecutor() {
-        ended_ = true;
+        caller_.end();
         runtime_.refuse_commands();
-        registry_.clear();
+        caller_.registry.clear();
     }
 
     // -- awaiting; in a callback, or when none runs -----------------------------------------------
@@ -144,68 +81,68 @@ class BasicExecutor {
     /// fcntl(2); operation_canceled after the end of the run. That the poller refuses the
     /// descriptor is told to the callback: see cause().
     Awaited await_once(Event event, Callback callback) {
-        return await(event, Times::once, std::move(callback));
+        return caller_.await(event, Times::once, std::move(callback));
     }
     /// Runs the callback each time the event is there, until cancelled: again and again, as long as
-    /// it is there (level-triggered).
+    /// it is there (level-triggered). Errors as await_once().
     Awaited await_keep(Event event, Callback callback) {
-        return await(event, Times::keep, std::move(callback));
+        return caller_.await(event, Times::keep, std::move(callback));
     }
     /// Runs the callback (with the executor, or that and the readiness) once, so long after this
-    /// call, never early. Errors: no_buffer_space, operation_canceled.
+    /// call, never early. Errors: no_buffer_space (Options::timers), operation_canceled after the
+    /// end of the run. Where a timer that was asked for outside of callbacks cannot be set, its
+    /// callback is told: an error, and see cause().
     template <class F>
     Awaited await_after(Duration span, F&& callback) {
-        return await_time(Times::once, span, timed(std::forward<F>(callback)));
+        return caller_.await(span, Times::once, timed(std::forward<F>(callback)));
     }
     /// The same, every `period` (at least 1 ns) until cancelled. Missed periods are skipped.
     template <class F>
     Awaited await_every(Duration period, F&& callback) {
-        return await_time(Times::keep, std::max(period, Duration{1}),
-                          timed(std::forward<F>(callback)));
+        return caller_.await(std::max(period, Duration{1}), Times::keep,
+                             timed(std::forward<F>(callback)));
     }
-    /// The event is not fulfilled any more, not even if it is due. False: it is over already.
-    bool cancel(EventId event) {
-        if (const TimerId timer = registry_.timer(event)) {
-            unset(timer);
-        }
-        const bool found = registry_.cancel(event);
-        has_asked();
-        return found;
-    }
+    /// The event is not fulfilled any more, not even if it is due; its callback is destroyed, or,
+    /// if it is the one that runs, when it has returned. False: the event is over already.
+    bool cancel(EventId event) { return caller_.cancel(event); }
     /// The event has another callback from now on; a callback may do so to itself. False: it is
     /// over already.
     bool replace(EventId event, Callback callback) {
-        return registry_.replace(event, std::move(callback));
+        return caller_.registry.replace(event, std::move(callback));
     }
-    /// Whether it may still be fulfilled.
-    [[nodiscard]] bool awaits(EventId event) noexcept { return registry_.awaits(event); }
+    /// Whether it may still be fulfilled. An event that is awaited once is over when its callback
+    /// runs.
+    [[nodiscard]] bool awaits(EventId event) noexcept { return caller_.registry.awaits(event); }
     /// What is awaited of this descriptor, by all together.
-    [[nodiscard]] Interest interest(int fd) noexcept { return registry_.interest(fd); }
+    [[nodiscard]] Interest interest(int fd) noexcept { return caller_.registry.interest(fd); }
     /// The event whose callback is running; names nothing at other times.
-    [[nodiscard]] EventId current() const noexcept { return current_; }
+    [[nodiscard]] EventId current() const noexcept { return caller_.current(); }
     /// Why the callback that is running was told an error by the library: the descriptor cannot be
-    /// watched, and the event is over. Zero: the error is the descriptor's own.
-    [[nodiscard]] std::error_code cause() const noexcept { return cause_; }
+    /// watched, or the timer not be set, and the event is over. Zero: the error is the
+    /// descriptor's own.
+    [[nodiscard]] std::error_code cause() const noexcept { return caller_.cause(); }
 
     // -- descriptors ------------------------------------------------------------------------------
 
     /// The descriptor is the executor's from now on: closed by close(), or with the executor, once.
-    /// Returns it, to be awaited; -1, and it is closed, if there is no room for more.
+    /// Returns it, to be awaited; -1, and it is closed, if there is no room for more
+    /// (Options::listeners).
     int adopt(Fd fd) {
         const int number = fd.get();
-        return registry_.adopt(std::move(fd)) ? number : -1;
+        return caller_.registry.adopt(std::move(fd)) ? number : -1;
     }
-    /// Ends all events of this descriptor, and closes it once it has left the poller. False: it is
-    /// not the executor's to close, only its events are over.
+    /// Ends all events of this descriptor, and closes it once it has left the poller: behind the
+    /// callback, with Placement::beside a little later. False: it is not the executor's to close,
+    /// only its events are over.
     bool close(int fd) {
-        const bool closes = registry_.close(fd);
-        has_asked();
+        const bool closes = caller_.registry.close(fd);
+        caller_.has_asked();
         return closes;
     }
     /// Ends all events of this descriptor. What was adopted is given back.
     Fd forget(int fd) {
-        Fd owned = registry_.forget(fd);
-        has_asked();
+        Fd owned = caller_.registry.forget(fd);
+        caller_.has_asked();
         return owned;
     }
 
@@ -213,7 +150,9 @@ class BasicExecutor {
 
 #ifdef __cpp_exceptions
     /// Runs callbacks until shutdown(); after that it returns at once. Does not end because nothing
-    /// is awaited. What a callback throws passes through. Throws as Runtime::run().
+    /// is awaited. What a callback throws passes through, and run() can be called again: the event
+    /// goes on if it is kept, and what the callback had asked for is done. Throws
+    /// std::system_error in a forked child and when called within a callback.
     Farewell run() {
         const Farewell farewell = runtime_.run();
         end();
@@ -228,7 +167,8 @@ class BasicExecutor {
         return goes_on;
     }
 #endif
-    /// The same, with a refusal (see Runtime::run()) as a value.
+    /// As run(), with the refusal as a value: operation_not_permitted in a forked child,
+    /// resource_deadlock_would_occur within a callback.
     Farewell run(std::error_code& error) {
         const Farewell farewell = runtime_.run(error);
         if (!error) {
@@ -236,6 +176,7 @@ class BasicExecutor {
         }
         return farewell;
     }
+    /// As turn(), with the refusal as a value.
     bool turn(Duration max_wait, std::error_code& error) {
         const bool goes_on = runtime_.turn(max_wait, error);
         if (!goes_on && !error) {
@@ -243,69 +184,40 @@ class BasicExecutor {
         }
         return goes_on;
     }
-    /// For an outer loop: how long it may wait before the next turn, and what shows by then.
+    /// How long an outer loop may wait before the next turn; Duration::max(): until fd() is ready.
+    /// To be asked after each turn.
     [[nodiscard]] Duration until_next() { return runtime_.until_next(); }
+    /// Readable when a turn would not wait; where the poller has such a descriptor.
     [[nodiscard]] int fd() const noexcept requires detail::can_be_nested<P> {
         return runtime_.fd();
     }
     /// Ends the run, when the callback has returned. What is still awaited is not fulfilled.
     void shutdown() {
-        if (actions_ == nullptr || !actions_->shutdown()) {
+        if (caller_.actions() == nullptr || !caller_.actions()->shutdown()) {
             runtime_.controller().shutdown();
         }
     }
     /// The turn's time in a callback; else the clock's.
     [[nodiscard]] Timestamp now() {
-        return actions_ != nullptr ? actions_->now() : runtime_.poller().now();
+        return caller_.actions() != nullptr ? caller_.actions()->now() : clock();
     }
-    /// The handle for other threads.
+    /// The handle for other threads; it may outlive the executor.
     [[nodiscard]] Controller controller() const noexcept {
         return Controller(runtime_.controller());
     }
 
   private:
-    using Service = detail::ExecutorService<BasicExecutor>;
-    friend Service;
-    using Actions = typename Service::Actions;
-    using Watch = detail::Watch<Fd>;
+    using Caller = detail::Caller<BasicExecutor>;
+    friend Caller;
+    using Loop = Runtime<typename Caller::Service, detail::NotingPoller<P>>;
     using Feeder = detail::Feeder<BasicExecutor>;
     struct Unchecked {};
 
-    /// Lets callbacks ask, and carries out what they asked for.
-    class Asking {
-      public:
-        Asking(BasicExecutor& executor, Actions& actions, detail::LinkId served) noexcept
-            : executor_(executor), served_(served) {
-            executor_.actions_ = &actions;
-        }
-        Asking(const Asking&) = delete;
-        Asking& operator=(const Asking&) = delete;
-        ~Asking() {
-            executor_.actions_ = nullptr;
-            executor_.current_ = {};
-            executor_.cause_ = {};
-        }
-        void done() {
-            if (executor_.registry_.has_orders() && !executor_.orders_wait_) {
-                executor_.give_orders(*executor_.actions_, served_);
-            }
-        }
-
-      private:
-        BasicExecutor& executor_;
-        detail::LinkId served_;
-    };
-    /// What a timer of an event is, or will be once the loop can be asked.
-    struct Timed {
-        EventId event{};
-        Timestamp deadline{};
-        Duration period{};
-    };
-
     BasicExecutor(Placement placement, const Options& options, Unchecked)
-        : registry_(options.listeners, placement == Placement::beside),
-          runtime_(Service(*this), options,
-                   detail::NotingPoller<P>(watches_.note, make_poller(poller_failure_)), failure_) {
+        : caller_(*this, options.listeners, placement == Placement::beside),
+          runtime_(typename Caller::Service(caller_), options,
+                   detail::NotingPoller<P>(caller_.watches.note, make_poller(poller_failure_)),
+                   failure_) {
         failure_ = poller_failure_ ? poller_failure_ : failure_;
         if (placement == Placement::beside && !failure_) {
             P poller = make_poller(failure_);
@@ -322,22 +234,6 @@ class BasicExecutor {
             return P{};
         }
     }
-
-    // -- asking -----------------------------------------------------------------------------------
-
-    Awaited await(Event event, Times times, Callback&& callback) {
-        if (ended_) {
-            return {{}, std::make_error_code(std::errc::operation_canceled)};
-        }
-        if (!registry_.is_known(event.fd) && event.fd >= 0) {
-            if (const auto set = Kernel::set_non_blocking(event.fd); !set.ok()) {
-                return {{}, set.code()};
-            }
-        }
-        const Awaited awaited = registry_.await(event, times, std::move(callback));
-        has_asked();
-        return awaited;
-    }
     template <class F>
     static auto timed(F&& callback) {
         if constexpr (std::is_invocable_v<std::decay_t<F>&, BasicExecutor&, Readiness>) {
@@ -347,140 +243,19 @@ class BasicExecutor {
                                 BasicExecutor& executor, Readiness) mutable { held(executor); });
         }
     }
-    Awaited await_time(Times times, Duration span, Callback&& callback) {
-        if (ended_) {
-            return {{}, std::make_error_code(std::errc::operation_canceled)};
-        }
-        const Timed timer{registry_.add(times, std::move(callback)),
-                          saturating_add(runtime_.poller().now(), span),
-                          times == Times::keep ? span : Duration::zero()};
-        if (!timer.event) {
-            return {{}, std::make_error_code(std::errc::no_buffer_space)};
-        }
-        if (actions_ == nullptr) {
-            waiting_.push(Timed(timer));
-            has_asked();
-        } else if (!set(timer, *actions_)) {
-            registry_.cancel(timer.event);
-            return {{}, std::make_error_code(std::errc::no_buffer_space)};
-        }
-        return {timer.event, {}};
-    }
-    /// Sets the timer of an event; names nothing if there is no room for more.
-    TimerId set(const Timed& timer, Actions& actions) {
-        const TimerId id = timer.period > Duration::zero() ? actions.set_interval(timer.period)
-                                                           : actions.set_timer_at(timer.deadline);
-        if (id && id.slot() >= timers_.size()) {
-            timers_.resize(std::max<std::size_t>(id.slot() + 1, 2 * timers_.size()));
-        }
-        if (id) {
-            timers_[id.slot()] = {id, timer.event};
-            registry_.set_timer(timer.event, id);
-        }
-        return id;
-    }
-    void unset(TimerId timer) {
-        if (actions_ != nullptr) {
-            actions_->cancel_timer(timer);
-        } else {
-            unset_.push(TimerId(timer));
-        }
-    }
-    /// Something may have changed that the loop has to hear of.
-    void has_asked() noexcept {
-        if (actions_ == nullptr &&
-            (registry_.has_orders() || !waiting_.empty() || !unset_.empty())) {
-            runtime_.controller().wake(); // the next turn is to begin at once
-        }
-    }
 
-    // -- performing -------------------------------------------------------------------------------
-
-    void give_orders(Actions& actions, detail::LinkId served) {
-        while (auto order = registry_.next_order()) {
-            const bool taken = feeder_ != nullptr ? feeder_->send(*order)
-                                                  : watches_.carry_out(*order, served, actions);
-            if (!taken) {
-                registry_.put_back(std::move(*order));
-                orders_wait_ = actions.set_timer(std::chrono::milliseconds{1});
-                if (!orders_wait_) {
-                    runtime_.controller().wake(); // no timer to be had: in the next turn
-                }
-                return;
-            }
-        }
-    }
-    void tick(Actions& actions) {
-        if (!waiting_.empty() || !unset_.empty()) [[unlikely]] {
-            set_waiting(actions);
-        }
-        if (registry_.has_orders() && !orders_wait_) [[unlikely]] {
-            give_orders(actions, {});
-        }
-    }
-    void set_waiting(Actions& actions) {
-        while (!unset_.empty()) {
-            actions.cancel_timer(unset_.take());
-        }
-        while (!waiting_.empty()) {
-            const Timed timer = waiting_.take();
-            if (!registry_.awaits(timer.event)) {
-                continue; // cancelled since
-            }
-            const TimerId id = set(timer, actions);
-            if (!id) {
-                expire(timer.event, std::make_error_code(std::errc::no_buffer_space), actions);
-            } else if (timer.period > Duration::zero()) { // it counts from when it was asked for
-                actions.reset_timer(id, saturating_sub(timer.deadline, runtime_.poller().now()));
-            }
-        }
-    }
-    void serve(const detail::Fired& fired, detail::LinkId served, Actions& actions) {
-        Asking asking(*this, actions, served);
-        cause_ = fired.error;
-        registry_.fire(fired, caller());
-        asking.done();
-    }
-    void fire_timer(TimerId timer, Actions& actions) {
-        if (timer == orders_wait_) {
-            orders_wait_ = {};
-            return give_orders(actions, {});
-        }
-        const EventId event = timers_[timer.slot()].event;
-        Asking asking(*this, actions, {});
-        registry_.run(event, {}, false, caller());
-        asking.done();
-    }
-    /// A timer that cannot be set after all.
-    void expire(EventId event, std::error_code why, Actions& actions) {
-        Asking asking(*this, actions, {});
-        cause_ = why;
-        registry_.run(event, {false, false, false, true}, true, caller());
-        asking.done();
-    }
-    void handle(Command&& command, Actions& actions) {
-        if (auto* const fired = std::get_if<detail::Fired>(&command)) {
-            return serve(*fired, {}, actions);
-        }
-        Asking asking(*this, actions, {});
-        std::get<Callback>(command)(*this, {});
-        asking.done();
-    }
-    /// A Watch has left the loop.
-    void lose(const Watch& watch, std::error_code error, Actions& actions) {
-        if (const auto fired = watches_.left(watch, error); fired && error) {
-            serve(*fired, {}, actions);
-        }
-    }
-    [[nodiscard]] auto caller() noexcept {
-        return [this](EventId event, Callback& callback, Readiness readiness) {
-            current_ = event;
-            callback(*this, readiness);
-        };
+    // What the Caller needs of the loop.
+    [[nodiscard]] Timestamp clock() { return runtime_.poller().now(); }
+    void wake() noexcept { runtime_.controller().wake(); }
+    template <class Actions>
+    [[nodiscard]] bool carry_out(typename Registry<Callback, Fd>::Order& order,
+                                 detail::LinkId served, Actions& actions) {
+        return feeder_ != nullptr ? feeder_->send(order)
+                                  : caller_.watches.carry_out(order, served, actions);
     }
     /// The run is over: so is the feeding loop.
     void end() {
-        ended_ = true;
+        caller_.end();
         if (feeder_ == nullptr) {
             return;
         }
@@ -492,24 +267,10 @@ class BasicExecutor {
 #endif
     }
 
-    struct TimerOf {
-        TimerId timer;
-        EventId event;
-    };
-
-    Registry<Callback, Fd> registry_;
-    detail::Watches<Fd> watches_;
-    std::vector<TimerOf> timers_; ///< by the slot of the timer
-    detail::Fifo<Timed> waiting_; ///< asked for while no callback ran
-    detail::Fifo<TimerId> unset_; ///< cancelled while no callback ran
-    Actions* actions_ = nullptr;
-    EventId current_;
-    std::error_code cause_;
-    bool ended_ = false;
-    TimerId orders_wait_; ///< set while they could not be given: for the next try
+    Caller caller_;
     std::error_code poller_failure_;
     std::error_code failure_;
-    Runtime<Service, detail::NotingPoller<P>> runtime_;
+    Loop runtime_;
     std::unique_ptr<Feeder> feeder_;
 };
 

@@ -12,13 +12,17 @@
 // waits. The queue has a lock: jobs that are worth another thread do not notice it. Any thread may
 // submit; whoever owns the Offload shuts it down. Not for a forked child, which may only destroy
 // it.
+// The road not taken: a queue for each thread, and work that is stolen.
 #pragma once
 
 #include <reactor/controller.hpp>
 #include <reactor/detail/callback.hpp>
 #include <reactor/detail/fifo.hpp>
+#include <reactor/offload/delivery.hpp>
+#include <reactor/offload/outcome.hpp>
 #include <reactor/os/kernel.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -28,52 +32,30 @@
 #include <new>
 #include <optional>
 #include <type_traits>
-#include <variant>
+#include <utility>
 #include <vector>
 
 namespace reactor::inline v0 {
 
-/// What became of work: its result, or what it threw. Work that returns nothing has std::monostate.
-template <class T>
-class Outcome {
-  public:
-    /// For whoever runs work, and for tests.
-    explicit Outcome(T&& value) : value_(std::move(value)) {}
-    explicit Outcome(std::exception_ptr thrown) noexcept : thrown_(std::move(thrown)) {}
-
-    /// Whether it has a value.
-    [[nodiscard]] explicit operator bool() const noexcept { return value_.has_value(); }
-    /// Precondition: it has one.
-    [[nodiscard]] T& value() noexcept { return *value_; }
-    /// What the work threw; null if it did not.
-    [[nodiscard]] const std::exception_ptr& thrown() const noexcept { return thrown_; }
-
-  private:
-    std::optional<T> value_;
-    std::exception_ptr thrown_;
-};
-
-/// The Outcome of calling this work.
-template <class Work>
-using OutcomeOf = Outcome<std::conditional_t<std::is_void_v<std::invoke_result_t<Work&>>,
-                                             std::monostate,
-                                             std::decay_t<std::invoke_result_t<Work&>>>>;
-
-/// How large a pool is.
+/// How large a pool is. A zero is read as one.
 struct OffloadOptions {
+    /// Threads, all started at once: as many jobs run at a time.
     std::size_t threads = 4;
     /// Jobs that may wait; then submit() says full.
     std::size_t queue = 1024;
 };
 
-/// A pool of threads for work that blocks.
+/// A pool of threads for work that blocks. Is destroyed by its owner, while nobody submits, and not
+/// on a thread of its own.
 class Offload {
   public:
-    /// Work with its way home: run it and it is delivered, destroy it and it is not.
+    /// Work with its way home: run it, while the Offload is there, and its outcome is delivered;
+    /// destroy it, whenever, and it is not.
     using Job = detail::Callback<void()>;
 
     /// What was not done when the time was over.
     struct Rest {
+        /// Jobs that no thread has begun, in the order in which they were submitted.
         std::vector<Job> given_back;
         /// Jobs that some thread was still at; their outcomes are delivered when they are there.
         std::size_t running = 0;
@@ -102,55 +84,72 @@ class Offload {
     /// in its channel then is destroyed.
     ~Offload() { stop(); }
 
-    /// Runs `work()` on a thread of the pool; its service gets `Command(Outcome)`. The answer is
-    /// true when accepted; else it says full or closed and holds the work. After `full` the time to
-    /// try again is when an outcome has come back.
+    /// Runs `work()` on a thread of the pool; the service whose controller this is gets
+    /// `Command(Outcome)`. The answer is true when accepted; else it says full or closed and holds
+    /// the work. After `full` the time to try again is when an outcome has come back. What moving
+    /// the work throws goes to the caller, with nothing submitted; it must not use the pool.
     template <class Listener, class Transport, class Command, class Work>
     SendAnswer<Work> submit(const Controller<Listener, Transport, Command>& to, Work work) {
         return submit(to, std::move(work),
                       [](OutcomeOf<Work>&& outcome) { return Command(std::move(outcome)); });
     }
-    /// The same, with what `wrap(Outcome&&)` makes of it, on the pool's thread, for a command.
-    /// `wrap` must not throw; it is moved from only if the work is accepted.
+    /// The same, with what `wrap(Outcome&&)` makes of it, on the pool's thread, for a command. What
+    /// that throws, or moving the result, is the outcome instead, and is wrapped. `wrap` is moved
+    /// from only if the work is accepted.
     template <class Listener, class Transport, class Command, class Work, class Wrap>
     SendAnswer<Work> submit(const Controller<Listener, Transport, Command>& to, Work work,
                             Wrap&& wrap) {
         return push(std::move(work), [&](Work&& accepted) {
             return Job([this, to, job = std::move(accepted),
                         make = std::decay_t<Wrap>(std::forward<Wrap>(wrap))]() mutable {
-                deliver<Command>(make(outcome_of(job)), [&](Command&& command) {
-                    return to.command(std::move(command));
-                });
+                const auto send = [&](Command&& command) { return to.command(std::move(command)); };
+                OutcomeOf<Work> outcome = detail::outcome_of(job);
+                delivery_.bring(
+                    [&] { delivery_.deliver<Command>(make(std::move(outcome)), send); },
+                    [&](std::exception_ptr thrown) {
+                        delivery_.deliver<Command>(make(OutcomeOf<Work>(std::move(thrown))), send);
+                    });
             });
         });
     }
     /// Runs `work()` on a thread of the pool, then `then(executor, Outcome&&)` in the thread of the
-    /// executor whose controller this is. `then` is moved from only if the work is accepted.
-    template <class ExecutorController, class Work, class Then>
-    requires requires { typename ExecutorController::Callback; }
-    SendAnswer<Work> submit(const ExecutorController& to, Work work, Then&& then) {
-        using Callback = typename ExecutorController::Callback;
+    /// executor whose controller this is: what `then` throws leaves its run(), as what any callback
+    /// throws. `then` is moved from only if the work is accepted.
+    template <class To, class Work, class Then>
+    requires requires { typename To::Callback; }
+    SendAnswer<Work> submit(const To& to, Work work, Then&& then) {
+        using Callback = typename To::Callback;
+        using Reply = detail::Reply<OutcomeOf<Work>, std::decay_t<Then>>;
         return push(std::move(work), [&](Work&& accepted) {
             return Job([this, to, job = std::move(accepted),
                         next = std::decay_t<Then>(std::forward<Then>(then))]() mutable {
-                Callback callback([outcome = outcome_of(job), last = std::move(next)](
-                                      auto& executor, auto) mutable {
-                    last(executor, std::move(outcome));
-                });
-                deliver<Callback>(std::move(callback), [&](Callback&& posted) {
-                    return to.post(std::move(posted));
-                });
+                const auto send = [&](Callback&& posted) { return to.post(std::move(posted)); };
+                OutcomeOf<Work> outcome = detail::outcome_of(job);
+                std::optional<Reply> reply;
+                delivery_.bring(
+                    [&] {
+                        reply.emplace(std::move(outcome), std::move(next));
+                        delivery_.deliver<Callback>(Callback(std::move(*reply)), send);
+                    },
+                    [&](std::exception_ptr thrown) {
+                        Reply instead(OutcomeOf<Work>(std::move(thrown)),
+                                      std::move(reply ? reply->then : next));
+                        delivery_.deliver<Callback>(Callback(std::move(instead)), send);
+                    });
             });
         });
     }
 
     /// Accepts no more, and goes on with what waits for at most `limit`; what has not begun by then
-    /// is given back. Blocks: for the loop's thread only with a limit of zero, or when it is over.
+    /// is given back. Any thread, more than once, of several at once: each job is given back to one
+    /// of them. Blocks until nothing runs or waits: for the loop's thread only with a limit of zero
+    /// or when its run is over; for a job, which runs itself, with a limit of zero.
     [[nodiscard]] Rest shutdown(Duration limit) {
         const Timestamp deadline = saturating_add(os::Kernel::now(), limit);
         close();
-        while (!idle() && os::Kernel::now() < deadline) {
-            os::Kernel::sleep(std::chrono::milliseconds{1});
+        for (Timestamp now = os::Kernel::now(); !idle() && now < deadline;
+             now = os::Kernel::now()) {
+            os::Kernel::sleep(std::min<Duration>(deadline - now, std::chrono::milliseconds{1}));
         }
         const std::lock_guard lock(mutex_);
         Rest left;
@@ -161,14 +160,11 @@ class Offload {
         left.running = running_;
         return left;
     }
-    /// Outcomes that could not be delivered, as their loop had ended.
-    [[nodiscard]] std::size_t undeliverable() const noexcept {
-        return undeliverable_.load(std::memory_order_relaxed);
-    }
+    /// Outcomes that were destroyed: their loop had ended, or did not take them while this was
+    /// being destroyed, or there was no memory to deliver them with. Any thread.
+    [[nodiscard]] std::size_t undeliverable() const noexcept { return delivery_.undeliverable(); }
 
   private:
-    static constexpr Duration rest_when_full = std::chrono::microseconds{100};
-
     [[nodiscard]] static std::size_t limit_of(const OffloadOptions& options) noexcept {
         return options.queue == 0 ? 1 : options.queue;
     }
@@ -190,22 +186,33 @@ class Offload {
         {
             const std::lock_guard lock(mutex_);
             closed_ = true;
-            calls_.fetch_add(1, std::memory_order_relaxed);
+            calls_.fetch_add(1);
         }
         calls_.notify_all();
     }
     void stop() {
         if (os::Kernel::process_id() != owner_) {
-            return; // a forked child: the threads are the parent's
+            return forsake();
         }
-        abandoned_.store(true, std::memory_order_relaxed);
+        delivery_.abandon();
         close();
-        {
-            const Rest destroyed = shutdown(Duration::zero()); // outside of the lock
+        while (take_waiting()) { // destroyed outside of the lock
         }
         for (const pthread_t thread : std::exchange(threads_, {})) {
             os::Kernel::join_thread(thread);
         }
+    }
+    /// In a forked child the threads are its parent's. If one of them was at the queue just then,
+    /// what stands in it here is not to be touched.
+    void forsake() {
+        if (std::unique_lock lock(mutex_, std::try_to_lock); !lock) {
+            ::new (static_cast<void*>(std::addressof(waiting_))) detail::Fifo<Job>();
+        }
+    }
+    /// The job that waits longest; an empty one if none does.
+    [[nodiscard]] Job take_waiting() {
+        const std::lock_guard lock(mutex_);
+        return waiting_.empty() ? Job{} : waiting_.take();
     }
     [[nodiscard]] bool idle() {
         const std::lock_guard lock(mutex_);
@@ -224,49 +231,10 @@ class Offload {
             }
             waiting_.make_room();
             waiting_.push(make(std::move(work)));
-            calls_.fetch_add(1, std::memory_order_relaxed);
+            calls_.fetch_add(1);
         }
         calls_.notify_one();
         return SendAnswer<Work>(SendStatus::accepted);
-    }
-
-    template <class Work>
-    [[nodiscard]] static OutcomeOf<Work> outcome_of(Work& work) {
-#ifdef __cpp_exceptions
-        try {
-            return run(work);
-        } catch (...) {
-            return OutcomeOf<Work>(std::current_exception());
-        }
-#else
-        return run(work);
-#endif
-    }
-    template <class Work>
-    [[nodiscard]] static OutcomeOf<Work> run(Work& work) {
-        if constexpr (std::is_void_v<std::invoke_result_t<Work&>>) {
-            work();
-            return OutcomeOf<Work>(std::monostate{});
-        } else {
-            return OutcomeOf<Work>(work());
-        }
-    }
-    /// Sends until there is room.
-    template <class Parcel, class Send>
-    void deliver(Parcel&& parcel, Send&& send) {
-        for (;;) {
-            auto answer = send(std::move(parcel));
-            if (answer) {
-                return;
-            }
-            if (answer.closed() || abandoned_.load(std::memory_order_relaxed)) {
-                undeliverable_.fetch_add(1, std::memory_order_relaxed);
-                return;
-            }
-            std::destroy_at(std::addressof(parcel)); // it may not be assignable
-            ::new (static_cast<void*>(std::addressof(parcel))) Parcel(std::move(*answer.take()));
-            os::Kernel::sleep(rest_when_full);
-        }
     }
 
     static void* body(void* self) noexcept {
@@ -281,9 +249,9 @@ class Offload {
             } else if (closed_) {
                 return;
             } else {
-                const std::uint32_t heard = calls_.load(std::memory_order_relaxed);
+                const std::uint32_t heard = calls_.load();
                 lock.unlock();
-                calls_.wait(heard, std::memory_order_relaxed);
+                calls_.wait(heard);
                 lock.lock();
             }
         }
@@ -305,8 +273,7 @@ class Offload {
     std::size_t running_ = 0;
     bool closed_ = false;
     std::atomic<std::uint32_t> calls_{0}; ///< counts what a thread that sleeps has to see
-    std::atomic<bool> abandoned_{false};
-    std::atomic<std::size_t> undeliverable_{0};
+    detail::Delivery delivery_;
     std::vector<pthread_t> threads_;
     int owner_ = 0;
 };

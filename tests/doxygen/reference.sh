@@ -32,11 +32,11 @@ pages=$(find "$scratch/html" -name 'class*.html' -o -name 'struct*.html' \
 [ -n "$pages" ] || { echo "the reference is empty"; exit 1; }
 if [ "${4-}" = whole ]; then
     for page in Runtime Reactor Controller BasicActions BasicError Service TimerWheel Handler \
-        Resource Writable Poller; do
+        Resource Writable Poller BasicExecutor ExecutorController Registry Offload Outcome; do
         echo "$pages" | grep -q "/[a-z]*reactor_1_1${page}[._]" ||
             { echo "no page of $page"; exit 1; }
     done
-    for name in ResourceId TimerId Duration TcpStream raise_descriptor_limit; do
+    for name in ResourceId TimerId EventId Executor Duration TcpStream raise_descriptor_limit; do
         grep -q ">$name<" "$scratch/html/namespacereactor.html" ||
             { echo "nothing of $name"; exit 1; }
     done

@@ -3,14 +3,12 @@
 // Annex: the words of the executor.
 //
 // An Event says which readiness of which descriptor somebody awaits; an EventId names one wait for
-// it, from await to cancel. What the side of the callbacks wants of the side of the poller is an
-// Order; what that one has to tell is a Fired. Both are values, so that they go by a call where the
-// two are one thread, and over a channel where they are two. A Link names what both sides know of
-// one descriptor; unlike a descriptor it is never used twice.
+// it, from await to cancel, and Awaited is the answer that brings it. All are values; none owns the
+// descriptor.
+// The road not taken: ids that a user draws at random, which may meet one that is in use.
 #pragma once
 
 #include <reactor/io.hpp>
-#include <reactor/os/fd.hpp>
 #include <reactor/resource_id.hpp>
 
 #include <system_error>
@@ -19,9 +17,6 @@ namespace reactor::inline v0 {
 
 namespace detail {
 struct EventTag;
-struct LinkTag;
-/// Names a descriptor for as long as somebody awaits it.
-using LinkId = Id<LinkTag>;
 } // namespace detail
 
 /// Names one wait, for a descriptor or for time, until it was fulfilled for the last time or was
@@ -30,7 +25,9 @@ using EventId = detail::Id<detail::EventTag>;
 
 /// What can be awaited of a descriptor.
 struct Event {
+    /// Whose it is: the caller's, or adopted by the executor.
     int fd = -1;
+    /// Reading, writing, or both; with both, one callback is told of either.
     Interest interest;
 };
 /// There is something to read, or to accept, or the end.
@@ -40,37 +37,23 @@ struct Event {
 /// Either of them.
 [[nodiscard]] constexpr Event ready(int fd) noexcept { return {fd, {true, true}}; }
 
-/// How often.
-enum class Times : std::uint8_t { once, keep };
+/// How often an event is fulfilled.
+enum class Times : std::uint8_t {
+    once, ///< the first time; then it is over
+    keep, ///< each time, until it is cancelled
+};
 
-/// The answer to an await: the id of the event; or it names nothing, and the error says why.
+/// The answer to an await: true, and the id of the event; or false, and why it is not awaited.
 struct Awaited {
+    /// Names nothing if it is not awaited.
     EventId id;
+    /// Zero if it is.
     std::error_code error;
 
+    /// Whether it is awaited.
     [[nodiscard]] explicit operator bool() const noexcept { return static_cast<bool>(id); }
+    /// The id, for whoever knows that it is.
     operator EventId() const noexcept { return id; } // NOLINT: meant to convert
 };
 
-namespace detail {
-
-/// What the callbacks' side wants: to hear of this interest from now on, or of nothing any more.
-template <class Fd>
-struct Order {
-    LinkId link;
-    int fd = -1;
-    Interest interest;       ///< none: the descriptor leaves the poller
-    std::uint32_t round = 0; ///< comes back with what is fired
-    Fd to_close;             ///< closed once the descriptor has left
-};
-
-/// What the poller's side tells: the link's descriptor is ready, or cannot be watched.
-struct Fired {
-    LinkId link;
-    std::uint32_t round = 0;
-    Readiness readiness;
-    std::error_code error;
-};
-
-} // namespace detail
 } // namespace reactor::inline v0

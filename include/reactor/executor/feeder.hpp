@@ -11,10 +11,12 @@
 #pragma once
 
 #include <reactor/detail/fifo.hpp>
+#include <reactor/executor/controller.hpp>
 #include <reactor/executor/watches.hpp>
 #include <reactor/runtime.hpp>
 
 #include <exception>
+#include <utility>
 #include <variant>
 
 namespace reactor::inline v0 {
@@ -31,7 +33,8 @@ class Feeder {
     using Loop = Runtime<FeederService, NotingPoller<P>>;
 
   public:
-    using Consumer = typename Executor::Line;
+    using Command = ExecutorCommand<typename Executor::Callback>;
+    using Consumer = Controller<Watch<Fd>, NoTransport, Command>;
 
     Feeder(const Options& options, P&& poller, Consumer consumer, std::error_code& error)
         : consumer_(std::move(consumer)),
@@ -84,8 +87,9 @@ class Feeder {
         }
         void handle_command(Order order, Actions& actions) {
             if (!feeder->watches_.carry_out(order, {}, actions)) {
-                feeder->feed({order.link, order.round, {},
-                              std::make_error_code(std::errc::no_buffer_space)}, actions);
+                Fired fired{order.link, order.round, {}};
+                fired.put_cause(std::make_error_code(std::errc::no_buffer_space));
+                feeder->feed(std::move(fired), actions);
             }
         }
         void handle_error(Error error, Actions& actions) {
@@ -108,7 +112,7 @@ class Feeder {
     /// To the executor; kept while the channel is full, in order.
     void feed(Fired&& fired, Actions& actions) {
         if (kept_.empty()) {
-            auto answer = consumer_.command(typename Executor::Command(std::move(fired)));
+            auto answer = consumer_.command(Command(std::move(fired)));
             if (!answer.full()) {
                 return;
             }
@@ -119,7 +123,7 @@ class Feeder {
     }
     void offer_again(Actions& actions) {
         while (!kept_.empty()) {
-            const auto answer = consumer_.command(typename Executor::Command(Fired(kept_.front())));
+            const auto answer = consumer_.command(Command(Fired(kept_.front())));
             if (answer.full()) {
                 actions.set_timer(rest);
                 return;

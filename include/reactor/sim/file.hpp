@@ -9,6 +9,8 @@
 #pragma once
 
 #include <reactor/sim/connection.hpp>
+#include <reactor/sim/pipe.hpp>
+#include <reactor/sim/process.hpp>
 
 #include <deque>
 
@@ -19,91 +21,59 @@ struct File;
 
 /// Who waits to be accepted, and at which address.
 struct Backlog {
-    Address address;
-    std::size_t limit = 0;
-    bool reuse_port = false;
-    std::deque<std::shared_ptr<Connection>> waiting{};
-    std::uint64_t changes = 0;
-    Watcher* watcher = nullptr;
-};
+    Address address;            ///< where it listens
+    std::uint64_t inode = 0;    ///< of the file that is the name of a UNIX socket
+    std::size_t limit = 0;      ///< one more than this may wait, as in Linux
+    bool reuse_port = false;    ///< shares the port with others that say so
+    bool only_ipv6 = false;     ///< takes no IPv4 clients
+    std::deque<std::shared_ptr<Connection>> waiting{}; ///< to be accepted
+    std::uint64_t changes = 0;                         ///< for edges
+    Watcher* watcher = nullptr;                        ///< hears of each client
 
-/// A pipe: sixteen pages (pipe(7)). A write begins a page of its own unless its odd bytes fit into
-/// the last one, so a pipe of few bytes can be full.
-struct Pipe {
-    static constexpr std::size_t page_size = 4096;
-    static constexpr std::size_t most_pages = 16;
-
-    std::deque<std::vector<std::byte>> pages{};
-    std::size_t begin = 0;     ///< in the first page
-    std::size_t last_room = 0; ///< behind the last page
-    bool readable_end = true;  ///< somebody has it
-    bool writable_end = true;
-    std::uint64_t changes = 0;
-
-    [[nodiscard]] std::size_t write(std::span<const std::byte> bytes) {
-        std::size_t done = 0;
-        const std::size_t odd = bytes.size() % page_size;
-        if (!pages.empty() && odd != 0 && odd <= last_room) {
-            pages.back().insert(pages.back().end(), bytes.begin(),
-                                bytes.begin() + static_cast<std::ptrdiff_t>(odd));
-            last_room -= odd;
-            done = odd;
+    /// Somebody waits to be accepted from now on.
+    void push(std::shared_ptr<Connection> connection) {
+        waiting.push_back(std::move(connection));
+        ++changes;
+        if (watcher != nullptr) {
+            watcher->changed();
         }
-        while (done < bytes.size() && pages.size() < most_pages) {
-            const auto part = bytes.subspan(done, std::min(page_size, bytes.size() - done));
-            pages.emplace_back(part.begin(), part.end());
-            last_room = page_size - part.size();
-            done += part.size();
-        }
-        changes += done != 0 ? 1U : 0U;
-        return done;
     }
-    [[nodiscard]] std::size_t read(std::span<std::byte> into) {
-        std::size_t done = 0;
-        while (done < into.size() && !pages.empty()) {
-            const std::vector<std::byte>& page = pages.front();
-            const std::size_t count = std::min(into.size() - done, page.size() - begin);
-            std::copy_n(page.begin() + static_cast<std::ptrdiff_t>(begin), count,
-                        into.begin() + static_cast<std::ptrdiff_t>(done));
-            done += count;
-            begin += count;
-            if (begin == page.size()) {
-                pages.pop_front();
-                begin = 0;
-            }
-        }
-        changes += done != 0 ? 1U : 0U;
-        return done;
-    }
+    /// Whether nobody more may wait.
+    [[nodiscard]] bool is_full() const noexcept { return waiting.size() > limit; }
 };
 
 /// One registration in an epoll set: named by descriptor and file, as in Linux, so it lives as long
 /// as the file does.
 struct Watch {
-    int fd;
-    File* file;
-    std::uint32_t events;
-    std::uint64_t data;
+    int fd;                 ///< as it was when it was registered
+    File* file;             ///< what it stood for then
+    std::uint32_t events;   ///< what was asked for
+    std::uint64_t data;     ///< what comes back with each report
     std::uint64_t seen = 0; ///< of the file's changes, when it was last reported
+    bool spent = false;     ///< reported once, and not to be any more (EPOLLONESHOT)
 };
 
 /// One open file description.
 struct File {
+    /// What it is.
     enum class Kind : std::uint8_t {
-        socket,     ///< of TCP: fresh, then `backlog` or `connection`
-        pair,       ///< one of two UNIX sockets: `connection`
+        socket,     ///< fresh, then `backlog` or `connection`
         pipe_read,  ///< `pipe`
         pipe_write, ///< `pipe`
         event,      ///< `count`
+        signals,    ///< `process`, `signals`
         epoll,      ///< `watches`
-        always,     ///< a file or /dev/null
+        always,     ///< always ready: /dev/null
     };
 
+    /// Fresh, with no descriptor.
     explicit File(Kind of) noexcept : kind(of) {}
 
-    [[nodiscard]] bool is_socket() const noexcept {
-        return kind == Kind::socket || kind == Kind::pair;
-    }
+    /// Whether recv and send work on it.
+    [[nodiscard]] bool is_socket() const noexcept { return kind == Kind::socket; }
+    /// Whether it is a socket of UNIX.
+    [[nodiscard]] bool is_unix() const noexcept { return is_socket() && family == AF_UNIX; }
+    /// Its end of its connection; null if it has none.
     [[nodiscard]] Side* side() const noexcept {
         return connection ? &connection->side(which) : nullptr;
     }
@@ -112,13 +82,13 @@ struct File {
         return backlog      ? backlog->changes
                : connection ? side()->changes
                : pipe       ? pipe->changes
+               : process    ? process->changes
                             : rings;
     }
     /// The bits of epoll(7) and poll(2) that are true now.
     [[nodiscard]] std::uint32_t readiness() const noexcept {
         switch (kind) {
         case Kind::socket:
-        case Kind::pair:
             if (backlog) {
                 return backlog->waiting.empty() ? 0U : EPOLLIN;
             }
@@ -129,7 +99,9 @@ struct File {
             return (pipe->pages.size() < Pipe::most_pages ? EPOLLOUT : 0U) |
                    (pipe->readable_end ? 0U : EPOLLERR);
         case Kind::event:
-            return EPOLLOUT | (count != 0 ? EPOLLIN : 0U);
+            return (count < most_count ? EPOLLOUT : 0U) | (count != 0 ? EPOLLIN : 0U);
+        case Kind::signals:
+            return process->is_pending(signals) ? EPOLLIN : 0U;
         case Kind::epoll:
             return std::any_of(watches.begin(), watches.end(),
                                [](const Watch& watch) { return ready_bits(watch) != 0; })
@@ -143,33 +115,37 @@ struct File {
     /// What a wait would report of this watch.
     [[nodiscard]] static std::uint32_t ready_bits(const Watch& watch) noexcept {
         constexpr std::uint32_t always_told = EPOLLERR | EPOLLHUP;
-        if ((watch.events & EPOLLET) != 0 && watch.seen == watch.file->changes()) {
+        if (watch.spent ||
+            ((watch.events & EPOLLET) != 0 && watch.seen == watch.file->changes())) {
             return 0;
         }
         return watch.file->readiness() & (watch.events | always_told);
     }
 
-    Kind kind;
-    bool non_blocking = true;
-    int descriptors = 0;
+    static constexpr std::uint64_t most_count = ~std::uint64_t{0} - 1; ///< of an eventfd
+
+    Kind kind;                      ///< never changes
+    bool non_blocking = true;       ///< noted, and no more: nothing blocks here
+    int family = AF_INET;           ///< of a socket
+    int which = 0;                  ///< of the sides of `connection`
+    int descriptors = 0;            ///< how many stand for it
+    unsigned mode = 0777;           ///< of a socket: its file will be born with these bits
+    std::uint64_t inode = 0;        ///< of the file that is its name
+    bool was_connecting = false;    ///< connect() was answered with EINPROGRESS
     std::vector<File*> watched_by{}; ///< epoll sets; one entry a watch
 
-    std::shared_ptr<Connection> connection{};
-    int which = 0;
-    std::unique_ptr<Backlog> backlog{};
-    Address bound{};
-    bool reuse_address = false;
-    bool reuse_port = false;
-    bool lingers = true;
-    std::size_t receive_buffer = 0; ///< asked for; zero: the weather's
-    std::size_t send_buffer = 0;
-    bool was_connecting = false; ///< connect() was answered with EINPROGRESS
+    std::shared_ptr<Connection> connection{}; ///< of a socket that was connected or accepted
+    std::unique_ptr<Backlog> backlog{};       ///< of a socket that listens
+    Address bound{};                          ///< of a socket that was bound
+    SocketOptions options{};                  ///< of a socket
 
-    std::shared_ptr<Pipe> pipe{};
-    std::uint64_t count = 0; ///< of an eventfd
-    std::uint64_t rings = 0; ///< writes to it
-    std::vector<Watch> watches{};
-    std::size_t next_watch = 0; ///< whose turn it is in a batch
+    std::shared_ptr<Pipe> pipe{};   ///< what both ends share
+    Process* process = nullptr;     ///< whose signals a signalfd reads
+    SignalMask signals{};           ///< which of them
+    std::uint64_t count = 0;        ///< of an eventfd
+    std::uint64_t rings = 0;        ///< writes to it
+    std::vector<Watch> watches{};   ///< of an epoll set
+    std::size_t next_watch = 0;     ///< whose turn it is in a batch
 };
 
 } // namespace sim

@@ -23,6 +23,7 @@ namespace sim {
 /// What all parts of a world have in common. One thread.
 class Nature {
   public:
+    /// Time begins, and chance with this seed.
     Nature(std::uint64_t seed, const Weather& today) : weather(today), random(seed) {}
     Nature(const Nature&) = delete;
     Nature& operator=(const Nature&) = delete;
@@ -30,7 +31,7 @@ class Nature {
 
     /// The true time; a program's clock may stand still.
     [[nodiscard]] Timestamp time() const noexcept { return time_; }
-    /// What a program reads.
+    /// What a program reads; the weather may move it by that.
     [[nodiscard]] Timestamp clock() noexcept {
         if (random.chance(weather.leap)) {
             time_ += random.between(Duration{1}, weather.leap_most);
@@ -84,9 +85,9 @@ class Nature {
         return random.between(weather.latency_least, weather.latency_most);
     }
 
-    Weather weather;
-    Random random;
-    Trace trace;
+    Weather weather; ///< may be changed at any time
+    Random random;   ///< all chance there is; a scenario that draws from it is replayed with it
+    Trace trace;     ///< what has happened
 
   private:
     struct Deed {

@@ -3,7 +3,7 @@
 // Annex, the simulator: somebody at the other end.
 //
 // A Peer is a client or a server of one connection that lives in the network, with no descriptor
-// and no weather of its own: it follows a script, step by step, as time goes on.
+// and no weather of its own: it follows a script (sim/script.hpp), step by step, as time goes on.
 //
 //     sim::Peer ada{world};
 //     ada.connect("127.0.0.1:7000").send("name Ada\n").expect("hello Ada\n").shut().expect_end();
@@ -15,66 +15,20 @@
 #pragma once
 
 #include <reactor/buffer.hpp>
-#include <reactor/sim/world.hpp>
-
-#include <string_view>
+#include <reactor/sim/contact.hpp>
+#include <reactor/sim/script.hpp>
 
 namespace reactor::inline v0 {
 namespace sim {
 
-/// One scripted end of one TCP connection.
-class Peer final : private Watcher {
+/// One scripted end of one connection, by TCP or UNIX socket.
+class Peer final : public Contact, public Script<Peer> {
   public:
+    /// Who has nothing to do yet; the name is for failures.
     explicit Peer(World& world, std::string name = "peer")
-        : world_(world), name_(std::move(name)), self_(std::make_shared<Peer*>(this)) {}
-    Peer(const Peer&) = delete;
-    Peer& operator=(const Peer&) = delete;
+        : Contact(world), name_(std::move(name)), self_(std::make_shared<Peer*>(this)) {}
     /// A connection that it still has is closed.
-    ~Peer() {
-        *self_ = nullptr;
-        leave();
-        unlisten();
-    }
-
-    // -- the script -------------------------------------------------------------------------------
-
-    /// Connects; the next step comes when it is connected. Refused or given up: a failure, unless
-    /// it may fail (see may_fail).
-    Peer& connect(std::string_view address) { return add({Step::Kind::connect, text(address)}); }
-    /// Waits at this address for one who connects.
-    Peer& listen(std::string_view address) { return add({Step::Kind::listen, text(address)}); }
-    /// Sends all of it, as fast as the other end takes it.
-    Peer& send(std::string_view bytes) { return add({Step::Kind::send, text(bytes)}); }
-    /// What comes next is this, byte for byte.
-    Peer& expect(std::string_view bytes) { return add({Step::Kind::expect, text(bytes)}); }
-    /// The other end has nothing more to say, and had said no more than was expected.
-    Peer& expect_end() { return add({Step::Kind::expect_end}); }
-    /// Waits until so many bytes have come in all, whatever they are.
-    Peer& await(std::size_t bytes) {
-        Step step{Step::Kind::await};
-        step.count = bytes;
-        return add(std::move(step));
-    }
-    Peer& pause(Duration span) {
-        Step step{Step::Kind::pause};
-        step.span = span;
-        return add(std::move(step));
-    }
-    /// Half-close: sends no more, and listens on.
-    Peer& shut() { return add({Step::Kind::shut}); }
-    Peer& close() { return add({Step::Kind::close}); }
-    Peer& reset() { return add({Step::Kind::reset}); }
-    /// Is gone without a word, as behind a cable that was pulled.
-    Peer& vanish() { return add({Step::Kind::vanish}); }
-    /// From now on it takes so many bytes at a time, with such a rest between; none: it does not
-    /// read any more.
-    Peer& read_slowly(std::size_t bytes, Duration every) {
-        Step step{Step::Kind::read_slowly};
-        step.count = bytes;
-        step.span = every;
-        return add(std::move(step));
-    }
-    Peer& stop_reading() { return read_slowly(0, Duration::zero()); }
+    ~Peer() { *self_ = nullptr; }
     /// Whatever ends the connection is no failure: the rest of the script is left out.
     Peer& may_fail() {
         may_fail_ = true;
@@ -83,49 +37,17 @@ class Peer final : private Watcher {
 
     // -- what became of it ------------------------------------------------------------------------
 
-    /// Whether it has nothing more to do.
-    [[nodiscard]] bool is_done() const noexcept { return steps_.empty(); }
-    [[nodiscard]] bool is_connected() const noexcept {
-        return connection_ && side().established && !side().cut;
-    }
     /// All that has come so far.
     [[nodiscard]] const std::string& received() const noexcept { return received_; }
     /// Whether the other end has said that no more will come.
     [[nodiscard]] bool has_end() const noexcept { return has_end_; }
-    /// Where it connected from; empty before.
-    [[nodiscard]] const Address& address() const noexcept { return address_; }
     /// How the connection broke; zero if it did not.
     [[nodiscard]] int error() const noexcept { return error_; }
 
   private:
-    struct Step {
-        enum class Kind : std::uint8_t {
-            connect,
-            listen,
-            send,
-            expect,
-            expect_end,
-            await,
-            pause,
-            shut,
-            close,
-            reset,
-            vanish,
-            read_slowly,
-        };
-        Kind kind;
-        std::string text{};
-        std::size_t count = 0;
-        Duration span{};
-        bool begun = false;
-    };
+    friend class Script<Peer>;
 
-    [[nodiscard]] static std::string text(std::string_view from) { return std::string(from); }
-    Peer& add(Step&& step) {
-        steps_.push_back(std::move(step));
-        changed();
-        return *this;
-    }
+    void wake() { changed(); }
     /// Looks at everything as soon as the one who caused this has finished.
     void changed() override {
         if (!std::exchange(is_called_, true)) {
@@ -148,7 +70,6 @@ class Peer final : private Watcher {
             read();
         }
     }
-    [[nodiscard]] Side& side() const noexcept { return connection_->side(which_); }
 
     void read() {
         if (!connection_ || !side().established) {
@@ -184,9 +105,13 @@ class Peer final : private Watcher {
         case Step::Kind::connect:
             return step.begun ? is_connected() || broke() : begin_to_connect(step);
         case Step::Kind::listen:
-            return step.begun ? accepted() : begin_to_listen(step);
+            return step.begun ? accept() : begin_to_listen(step);
         case Step::Kind::send:
             return sent(step);
+        case Step::Kind::send_in_pieces:
+            return sent_in_pieces(step);
+        case Step::Kind::end_somehow:
+            return end_by_chance(step);
         case Step::Kind::expect:
             return came(step);
         case Step::Kind::expect_end:
@@ -204,18 +129,10 @@ class Peer final : private Watcher {
             return world_.time() >= until_;
         case Step::Kind::shut:
             return !connection_ || (connection_->shutdown_write(which_), true);
-        case Step::Kind::close:
-            return leave();
         case Step::Kind::reset:
-            if (connection_) {
-                side().lingers = false;
-            }
-            return leave();
         case Step::Kind::vanish:
-            if (connection_) {
-                connection_->vanish();
-            }
-            return leave();
+        case Step::Kind::close:
+            return part_as(step.kind);
         case Step::Kind::read_slowly:
             portion_ = step.count;
             every_ = step.span;
@@ -226,41 +143,32 @@ class Peer final : private Watcher {
         return true;
     }
     bool begin_to_connect(Step& step) {
-        step.begun = true;
         std::error_code error;
         const Address to = Address::parse(step.text, error);
         if (error) {
             return complain("cannot read the address " + step.text);
         }
-        connection_ = std::make_shared<Connection>(world_, Connection::Kind::tcp);
-        which_ = 0;
-        side().watcher = this;
-        address_ = to.with_port(world_.free_port());
-        world_.call(connection_, to, address_);
-        return is_connected();
+        const int refused = call(to);
+        step.begun = refused != EAGAIN;
+        if (refused == EAGAIN) {
+            call_after(std::chrono::milliseconds{1});
+        }
+        error_ = step.begun ? refused : error_;
+        return is_connected() || broke();
     }
     bool begin_to_listen(Step& step) {
         step.begun = true;
         std::error_code error;
-        backlog_.address = Address::parse(step.text, error);
-        if (error || world_.is_taken(backlog_.address, false)) {
-            return complain("cannot listen at " + step.text);
-        }
-        backlog_.limit = 1;
-        backlog_.watcher = this;
-        listens_ = true;
-        world_.publish(backlog_);
-        return false;
+        const Address at = Address::parse(step.text, error);
+        return (error || !listen_at(at)) && complain("cannot listen at " + step.text);
     }
-    bool accepted() {
-        if (backlog_.waiting.empty()) {
-            return false;
+    bool part_as(Step::Kind kind) {
+        if (connection_ && kind == Step::Kind::reset) {
+            side().lingers = false;
+        } else if (connection_ && kind == Step::Kind::vanish) {
+            connection_->vanish();
         }
-        connection_ = std::move(backlog_.waiting.front());
-        backlog_.waiting.pop_front();
-        unlisten();
-        which_ = 1;
-        side().watcher = this;
+        leave();
         return true;
     }
     bool sent(Step& step) {
@@ -278,6 +186,32 @@ class Peer final : private Watcher {
             return broke();
         }
         return step.text.empty();
+    }
+    bool sent_in_pieces(Step& step) {
+        if (broke() || step.text.empty()) {
+            return true;
+        }
+        if (world_.time() >= until_) {
+            Step piece{Step::Kind::send};
+            piece.text = step.text.substr(0, world_.random.between(std::size_t{1},
+                                                                   step.text.size()));
+            const std::size_t whole = piece.text.size();
+            sent(piece);
+            if (broke() || !connection_) {
+                return true;
+            }
+            step.text.erase(0, whole - piece.text.size());
+            const Duration rest = world_.random.between(Duration::zero(), step.span);
+            until_ = world_.time() + rest;
+            call_after(std::max(rest, Duration{1}));
+        }
+        return step.text.empty();
+    }
+    bool end_by_chance(Step& step) {
+        constexpr Step::Kind ends[] = {Step::Kind::close, Step::Kind::shut, Step::Kind::reset,
+                                       Step::Kind::vanish};
+        step.kind = ends[world_.random.below(std::size(ends))];
+        return take(step);
     }
     bool came(const Step& step) {
         const std::size_t there = std::min(step.text.size(), received_.size() - expected_);
@@ -319,27 +253,9 @@ class Peer final : private Watcher {
         world_.fail(name_ + ": " + what);
         return give_up();
     }
-    bool leave() {
-        if (connection_) {
-            std::exchange(connection_, nullptr)->close(which_);
-        }
-        return true;
-    }
-    void unlisten() {
-        if (std::exchange(listens_, false)) {
-            world_.withdraw(backlog_);
-        }
-    }
 
-    World& world_;
     std::string name_;
     std::shared_ptr<Peer*> self_; ///< null once it has gone: for what is still on the agenda
-    std::deque<Step> steps_;
-    std::shared_ptr<Connection> connection_;
-    int which_ = 0;
-    Address address_;
-    Backlog backlog_;
-    bool listens_ = false;
     bool is_called_ = false;
     bool may_fail_ = false;
     bool has_end_ = false;

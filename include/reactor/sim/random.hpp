@@ -19,6 +19,7 @@ namespace sim {
 /// Numbers from a seed: the same seed, the same numbers. A value: a copy goes on by itself.
 class Random {
   public:
+    /// Any seed will do.
     explicit constexpr Random(std::uint64_t seed) noexcept : state_(seed) {}
 
     /// The next 64 bits.

@@ -18,9 +18,11 @@ namespace sim {
 /// The production poller on the simulated kernel.
 using EpollPoller = BasicEpollPoller<Kernel>;
 
-/// The portable production poller on the simulated kernel; whether it would wait can be seen from
-/// outside, as an epoll set's descriptor shows it.
-class PollPoller : public BasicPollPoller<Kernel> {
+namespace detail {
+
+/// Takes note of what it watches, so that whether it would wait can be seen from outside, as an
+/// epoll set's descriptor shows it.
+class NotingPollPoller : public BasicPollPoller<Kernel> {
     using Base = BasicPollPoller<Kernel>;
 
   public:
@@ -77,6 +79,11 @@ class PollPoller : public BasicPollPoller<Kernel> {
     int waker_ = -1;
 };
 
+} // namespace detail
+
+/// The portable production poller on the simulated kernel.
+using PollPoller = detail::NotingPollPoller;
+
 /// A runtime that lives in the world of its thread.
 template <class Service, class Poller>
 class BasicRuntime final : public reactor::Runtime<Service, Poller>, private Actor {
@@ -90,6 +97,7 @@ class BasicRuntime final : public reactor::Runtime<Service, Poller>, private Act
         settle();
     }
 #endif
+    /// The same, with the failure as a value; one that failed never has a turn.
     BasicRuntime(Service service, const Options& options, std::error_code& error)
         : Base(std::move(service), options, error) {
         settle();
@@ -123,13 +131,15 @@ class BasicRuntime final : public reactor::Runtime<Service, Poller>, private Act
         if (world_->time() >= due_) {
             return true;
         }
-        if constexpr (detail::can_be_nested<Poller>) {
+        if constexpr (reactor::detail::can_be_nested<Poller>) {
             const File* const set = world_->find(Base::fd());
             return set != nullptr && set->readiness() != 0;
         } else {
             return Base::poller().is_ready(*world_);
         }
     }
+    [[nodiscard]] Timestamp due() const override { return due_; }
+
     World* world_ = World::current();
     Timestamp due_{};
     bool lives_ = true;

@@ -21,7 +21,7 @@ namespace sim {
 
 /// What one seed led to.
 struct History {
-    std::uint64_t seed = 0;
+    std::uint64_t seed = 0;  ///< which
     std::uint64_t hash = 0;  ///< of every call and answer
     std::uint64_t calls = 0; ///< of the simulated kernel
     std::string failure{};   ///< empty if nothing went wrong

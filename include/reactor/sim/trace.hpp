@@ -9,8 +9,9 @@
 #pragma once
 
 #include <reactor/os/kernel.hpp>
+#include <reactor/sim/call.hpp>
 
-#include <charconv>
+#include <cstring>
 #include <deque>
 #include <span>
 #include <string>
@@ -18,61 +19,21 @@
 namespace reactor::inline v0 {
 namespace sim {
 
-/// The calls of a sim::Kernel.
-enum class Call : std::uint8_t {
-    now,
-    sleep,
-    random,
-    close,
-    traits,
-    set_flag,
-    duplicate,
-    read,
-    recv,
-    peek,
-    write,
-    send,
-    socket,
-    pair,
-    bind,
-    connect,
-    listen,
-    accept,
-    shutdown_write,
-    name,
-    set_option,
-    option,
-    epoll_create,
-    epoll_control,
-    epoll_wait,
-    poll,
-    event_fd,
-    ring,
-    silence,
-    note,
-};
-
 /// One call: when, which, of what, and the answer.
 struct TraceEntry {
-    Timestamp at{};
-    Call call = Call::now;
-    int fd = -1;
+    Timestamp at{};             ///< of the world
+    Call call = Call::now;      ///< which
+    int fd = -1;                ///< of what; -1: of nothing that was there
     std::uint64_t argument = 0; ///< the size asked for, the bits, the name of an option
-    os::Result result;
-    std::string text{}; ///< of a note
+    os::Result result;          ///< what the program was told
+    std::string text{};         ///< of a note
 
     /// As a line to read.
     [[nodiscard]] std::string to_string() const {
-        static constexpr const char* names[] = {
-            "now",      "sleep",         "random",     "close",  "traits",       "set_flag",
-            "dup",      "read",          "recv",   "peek",   "write",  "send",         "socket",
-            "pair",     "bind",          "connect",    "listen", "accept",       "shutdown_write",
-            "name",     "set_option",    "option",     "epoll_create",           "epoll_control",
-            "epoll_wait", "poll",        "event_fd",   "ring",   "silence",      "--"};
         const auto since = std::chrono::duration_cast<std::chrono::microseconds>(
             at.time_since_epoch());
         std::string line = std::to_string(since.count()) + "us ";
-        line += names[static_cast<std::size_t>(call)];
+        line += name_of(call);
         if (call == Call::note) {
             return line + " " + text;
         }
@@ -84,14 +45,17 @@ struct TraceEntry {
     }
 };
 
-/// The history of one world, as a hash and, if it is kept, as entries.
+/// The history of one world, as a hash and, if it is kept, as entries. The world writes it; one
+/// thread.
 class Trace {
   public:
-    /// From now on the last `most` entries are kept.
-    void keep(std::size_t most) { most_ = most; }
-    /// Of all calls and answers so far.
+    /// From now on the last `most` entries are kept; 0: none, and what was kept stays.
+    void keep(std::size_t most) noexcept { most_ = most; }
+    /// Of all calls and answers so far, and of the bytes that went to and fro.
     [[nodiscard]] std::uint64_t hash() const noexcept { return hash_; }
+    /// How many calls there were, notes among them.
     [[nodiscard]] std::uint64_t calls() const noexcept { return calls_; }
+    /// What was kept, the oldest first.
     [[nodiscard]] const std::deque<TraceEntry>& entries() const noexcept { return entries_; }
     /// The entries that were kept, a line each.
     [[nodiscard]] std::string to_string() const {
@@ -104,6 +68,7 @@ class Trace {
 
     // -- for the world ----------------------------------------------------------------------------
 
+    /// A call and its answer.
     void add(Timestamp at, Call call, int fd, std::uint64_t argument, os::Result result) {
         ++calls_;
         mix(static_cast<std::uint64_t>(at.time_since_epoch().count()));
@@ -115,22 +80,31 @@ class Trace {
             push({at, call, fd, argument, result});
         }
     }
+    /// Bytes that a call read or wrote; they count for the hash alone.
     void add(std::span<const std::byte> bytes) noexcept {
-        for (const std::byte byte : bytes) {
-            hash_ = (hash_ ^ static_cast<std::uint64_t>(byte)) * 0x100000001b3U;
+        while (bytes.size() >= sizeof(std::uint64_t)) {
+            mix(word(bytes.first(sizeof(std::uint64_t))));
+            bytes = bytes.subspan(sizeof(std::uint64_t));
         }
+        mix(word(bytes) ^ bytes.size() << 56);
     }
+    /// A note.
     void add(Timestamp at, std::string text) {
         ++calls_;
-        for (const char letter : text) {
-            mix(static_cast<unsigned char>(letter));
-        }
+        add(std::as_bytes(std::span(text)));
         if (most_ != 0) {
             push({at, Call::note, -1, 0, {}, std::move(text)});
         }
     }
 
   private:
+    [[nodiscard]] static std::uint64_t word(std::span<const std::byte> bytes) noexcept {
+        std::uint64_t value = 0;
+        if (!bytes.empty()) {
+            std::memcpy(&value, bytes.data(), bytes.size());
+        }
+        return value;
+    }
     void mix(std::uint64_t value) noexcept {
         hash_ = (hash_ ^ value) * 0x9e3779b97f4a7c15U;
         hash_ ^= hash_ >> 29;

@@ -32,7 +32,8 @@ struct Weather {
     // -- of each call that makes something --------------------------------------------------------
     double no_descriptors = 0; ///< EMFILE
     double no_files = 0;       ///< ENFILE
-    double no_memory = 0;      ///< ENOMEM, of sockets, accepts and registrations
+    double no_memory = 0;      ///< ENOMEM: also of registrations; a socket may say ENOBUFS
+    double no_ports = 0;       ///< a connect meets EADDRNOTAVAIL: no local port is left
     double aborted = 0;        ///< an accept meets ECONNABORTED; that client is gone
     double refused = 0;        ///< a connect meets ECONNREFUSED although somebody listens
     double unreachable = 0;    ///< a connect meets EHOSTUNREACH
@@ -44,21 +45,21 @@ struct Weather {
     bool shuffle = false;     ///< reports come in any order; else in turns
 
     // -- of the network ---------------------------------------------------------------------------
-    Duration latency_least{}; ///< one way
-    Duration latency_most{};
+    Duration latency_least{};    ///< one way
+    Duration latency_most{};     ///< one way; what is sent later never arrives earlier
     std::uint64_t bandwidth = 0; ///< bytes a second and direction; 0: any number
     double fragment = 0;         ///< what was sent at once arrives in pieces
 
     // -- of the clock -----------------------------------------------------------------------------
     double stand_still = 0; ///< at a reading: the clock shows the same for `still_for`
-    Duration still_for = std::chrono::milliseconds{5};
-    double leap = 0; ///< at a reading: a suspend, of up to `leap_most`
-    Duration leap_most = std::chrono::seconds{10};
+    Duration still_for = std::chrono::milliseconds{5};  ///< how long it stands
+    double leap = 0;                                    ///< at a reading: a suspend
+    Duration leap_most = std::chrono::seconds{10};      ///< the longest of these
     Duration call_cost{}; ///< what each call takes; what is due then happens in mid-turn
 
     // -- sizes ------------------------------------------------------------------------------------
     std::size_t receive_buffer = 64 * 1024; ///< of a TCP socket that is made from now on
-    std::size_t send_buffer = 64 * 1024;
+    std::size_t send_buffer = 64 * 1024;    ///< the same of what is not acknowledged yet
     std::size_t descriptors = 1024; ///< open at once; then EMFILE
 
     /// A bad day: everything happens, nothing so often that nobody gets anywhere.
@@ -68,6 +69,7 @@ struct Weather {
         weather.would_block = weather.no_buffers = 0.02;
         weather.reset = weather.timed_out = weather.vanish = 0.001;
         weather.no_descriptors = weather.no_files = weather.no_memory = 0.01;
+        weather.no_ports = 0.01;
         weather.aborted = weather.refused = weather.unreachable = 0.01;
         weather.early_wait = 0.02;
         weather.spurious = 0.01;

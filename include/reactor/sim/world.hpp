@@ -15,6 +15,7 @@
 // The world, its peers and all descriptors belong to one thread.
 #pragma once
 
+#include <reactor/sim/actor.hpp>
 #include <reactor/sim/system.hpp>
 
 #include <cassert>
@@ -25,18 +26,6 @@
 namespace reactor::inline v0 {
 namespace sim {
 
-/// Somebody who lives in a world and has turns: a runtime.
-class Actor {
-  public:
-    /// One turn, which may wait. False: there will be no more.
-    virtual bool act() = 0;
-    /// Whether a turn would not wait.
-    [[nodiscard]] virtual bool is_awake() = 0;
-
-  protected:
-    ~Actor() = default;
-};
-
 /// A kernel, a network and a clock, and whoever lives there.
 class World : public System {
   public:
@@ -46,6 +35,8 @@ class World : public System {
         assert(current() == nullptr && "there is one World a thread at a time");
         current() = this;
     }
+    World(const World&) = delete;
+    World& operator=(const World&) = delete;
     ~World() { current() = nullptr; }
 
     /// The world of this thread; null if there is none.
@@ -53,16 +44,19 @@ class World : public System {
         static thread_local World* world = nullptr;
         return world;
     }
+    /// What it was made of.
     [[nodiscard]] std::uint64_t seed() const noexcept { return seed_; }
 
     // -- time -------------------------------------------------------------------------------------
 
-    /// Lets everybody live for so long.
+    /// Lets everybody live for so long, or until something goes wrong. Throws what a callback of a
+    /// service throws; the run can be taken up again then.
     void run_for(Duration span) {
         run_until([] { return false; }, span);
     }
     /// Lets everybody live until the condition holds, which is asked after every turn and whenever
-    /// something happened. False: it did not within `limit`, or nothing will happen any more.
+    /// something happened. False: it did not within `limit`, or something has gone wrong. Throws as
+    /// run_for does.
     template <class Holds>
     bool run_until(Holds&& holds, Duration limit = std::chrono::hours{24}) {
         Asked<std::remove_reference_t<Holds>> asked(holds);
@@ -83,11 +77,39 @@ class World : public System {
     /// A line for the trace.
     void note(std::string text) { trace.add(time(), std::move(text)); }
 
+    // -- what else may happen ---------------------------------------------------------------------
+
+    /// A signal comes to the process of this world; `record` says what more there is to say of it.
+    /// One that nobody holds back, handles or may ignore is a failure: it ends a program.
+    void raise(int signal, signalfd_siginfo record = {}) {
+        record.ssi_signo = static_cast<std::uint32_t>(signal);
+        record.ssi_pid = record.ssi_pid != 0 ? record.ssi_pid : 1;
+        note("signal " + std::to_string(signal));
+        if (!process.take(record)) {
+            fail("signal " + std::to_string(signal) + " would have ended the program");
+        }
+    }
+    /// From now on this one is shown every call, until it is null or another.
+    void show_to(Onlooker* onlooker) noexcept { onlooker_ = onlooker; }
+
     // -- for actors and kernels -------------------------------------------------------------------
 
+    /// From now on it has turns.
     void enter(Actor& actor) { actors_.push_back(&actor); }
+    /// It has none any more.
     void leave(Actor& actor) noexcept {
         actors_.erase(std::find(actors_.begin(), actors_.end(), &actor));
+    }
+    /// Before a call: time passes, and who looks on is shown it.
+    void begin(Call call, int fd) {
+        if (weather.call_cost != Duration::zero()) {
+            pass(weather.call_cost);
+            catch_up();
+        }
+        if (onlooker_ != nullptr && !std::exchange(is_shown_, true)) {
+            onlooker_->look(call, fd);
+            is_shown_ = false;
+        }
     }
     /// Waits until `ready()` yields something, for `span` at most; may end early with nothing.
     template <class Ready>
@@ -106,7 +128,7 @@ class World : public System {
                 forget_it();
                 return 0;
             }
-            go_on(std::min(until, limit_));
+            go_on(std::min({until, limit_, next_turn()}));
         }
     }
 
@@ -179,6 +201,17 @@ class World : public System {
                    return actor != acting_ && actor->is_awake();
                });
     }
+    /// When another than who waits will be awake by itself.
+    [[nodiscard]] Timestamp next_turn() const {
+        Timestamp next = Timestamp::max();
+        if (condition_ != nullptr) {
+            for (const Actor* const actor : actors_) {
+                const Timestamp due = actor == acting_ ? Timestamp::max() : actor->due();
+                next = due > time() ? std::min(next, due) : next;
+            }
+        }
+        return next;
+    }
     /// Somebody waits for ever for what will never come: then the program would hang.
     void forget_it() {
         if (++hopeless_waits_ > 1000) {
@@ -193,6 +226,8 @@ class World : public System {
     std::uint64_t seed_;
     std::string failure_;
     std::vector<Actor*> actors_;
+    Onlooker* onlooker_ = nullptr;
+    bool is_shown_ = false; ///< the onlooker looks just now
     Actor* acting_ = nullptr;
     Condition* condition_ = nullptr;
     Timestamp limit_ = Timestamp::max();
