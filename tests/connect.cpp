@@ -152,14 +152,14 @@ TEMPLATE_TEST_CASE("connect: a peer that has written and left before the first l
 
 TEMPLATE_TEST_CASE("connect: whatever goes wrong is one end, with its cause and what was unsent",
                    "", FaultyEpoll, FaultyPoll) {
-    using Stream = BasicTcpStream<FaultyKernel>;
+    using Tested = BasicTcpStream<FaultyKernel>;
     const std::size_t before = descriptors();
     {
         const Host nobody(0); // bound, so that nobody else listens there
         Faults faults;
         Party<TestType> party;
         int expected = 0;
-        const auto end_of = [&](Stream stream) {
+        const auto end_of = [&](Tested stream) {
             ResourceId id;
             party.perform([&](auto& actions) {
                 id = actions.register_transport(std::move(stream));
@@ -177,54 +177,54 @@ TEMPLATE_TEST_CASE("connect: whatever goes wrong is one end, with its cause and 
         };
         SECTION("refused") {
             expected = ECONNREFUSED;
-            end_of(Stream::connect(nobody.at, 10s));
+            end_of(Tested::connect(nobody.at, 10s));
         }
         SECTION("refused at once, unreachable, no route, no port, no permission, no memory") {
             for (const int error : {ECONNREFUSED, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL,
                                     EADDRINUSE, EACCES, EPERM, ENOBUFS, ENOMEM}) {
                 expected = error;
                 faults.then_fails(Call::connect, error);
-                end_of(Stream::connect("127.0.0.1:9", 10s));
+                end_of(Tested::connect("127.0.0.1:9", 10s));
             }
         }
         SECTION("told later by SO_ERROR") {
             for (const int error : {ENETUNREACH, EHOSTUNREACH, ETIMEDOUT, ECONNRESET}) {
                 expected = error;
                 faults.then_fails(Call::option, error);
-                end_of(Stream::connect(nobody.at, 10s));
+                end_of(Tested::connect(nobody.at, 10s));
             }
         }
         SECTION("no descriptor") {
             expected = EMFILE;
             faults.then_fails(Call::socket, EMFILE);
-            end_of(Stream::connect("127.0.0.1:9", 10s));
+            end_of(Tested::connect("127.0.0.1:9", 10s));
         }
         SECTION("an option that cannot be set") {
             expected = ENOPROTOOPT;
             faults.then_fails(Call::set_option, ENOPROTOOPT);
-            end_of(Stream::connect("127.0.0.1:9", 10s));
+            end_of(Tested::connect("127.0.0.1:9", 10s));
         }
         SECTION("a local address that is not ours") {
             expected = EADDRNOTAVAIL;
             ConnectOptions options;
             options.local = Address::parse("192.0.2.1:0");
-            end_of(Stream::connect(nobody.at, 10s, options));
+            end_of(Tested::connect(nobody.at, 10s, options));
         }
         SECTION("a device that is not there") {
             expected = ENODEV;
             ConnectOptions options;
             options.device = "no-such-device";
-            end_of(Stream::connect(nobody.at, 10s, options));
+            end_of(Tested::connect(nobody.at, 10s, options));
         }
         SECTION("a bad address") {
             expected = EINVAL;
-            end_of(Stream::connect("localhost:80", 10s));
-            end_of(Stream::connect("", 10s));
+            end_of(Tested::connect("localhost:80", 10s));
+            end_of(Tested::connect("", 10s));
         }
         SECTION("an address of another family") {
             expected = EAFNOSUPPORT;
-            end_of(Stream::connect("unix:@name", 10s));
-            end_of(Stream::connect(Address(), 10s));
+            end_of(Tested::connect("unix:@name", 10s));
+            end_of(Tested::connect(Address(), 10s));
         }
     }
     CHECK(descriptors() == before);

@@ -828,3 +828,18 @@ TEMPLATE_TEST_CASE("drain and shutdown may come from any thread at any time", ""
     noted.clear();
     CHECK(open_descriptors() == descriptors);
 }
+
+TEST_CASE("of a drain by a callback and one by a controller in one turn the shorter counts") {
+    DrainingWorld world;
+    Wire& a = world.wires.add("a");
+    world.begin({&a});
+    std::vector<Timestamp> told;
+    world.answers.drain = [&](Timestamp until, ToyActions&) { told.push_back(until); };
+    const Timestamp asked_at = world.poller().now();
+    const auto controller = world.runtime.controller();
+    world.act([&](ToyActions& actions) {
+        actions.drain(3s);
+        controller.drain(9s);
+    });
+    CHECK(told == std::vector<Timestamp>{asked_at + 3s});
+}

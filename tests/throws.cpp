@@ -747,3 +747,20 @@ TEMPLATE_TEST_CASE("a service that throws in every other callback loses no byte"
     CHECK(drained > 0);
     noted.clear();
 }
+
+TEST_CASE("what a callback before the wait has sent leaves although it throws") {
+    World world;
+    Wire& a = world.wires.add("a");
+    Wire& b = world.wires.add("b");
+    const ResourceId id = world.begin({&a}).front();
+    world.runtime.turn(0s);
+    static_cast<void>(world.runtime.listen(Toy(b)));
+    world.answers.registered = [&](ResourceId, Role, int, ToyActions& actions) {
+        actions.send(id, "x");
+        throw std::runtime_error("thrown");
+    };
+    CHECK_THROWS(world.runtime.turn(0s));
+    world.answers.registered = nullptr;
+    CHECK(world.timeout_of_turn() == 0s);
+    CHECK(a.sent == "x");
+}

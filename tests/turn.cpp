@@ -1433,3 +1433,12 @@ TEST_CASE("a runtime in another loop hears of everything through its descriptor"
     CHECK(is_ready());
     CHECK_FALSE(world.runtime.turn(0s));
 }
+
+TEST_CASE("a wake in the middle of a turn ends the next wait") {
+    World world;
+    world.begin({});
+    const auto controller = world.runtime.controller();
+    world.act([&](ToyActions&) { controller.wake(); });
+    CHECK(world.timeout_of_turn() == 0s);
+    CHECK(world.timeout_of_turn() == 1h);
+}

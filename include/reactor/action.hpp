@@ -257,7 +257,8 @@ class BasicActions {
         return desk_->cancel_timer(timer);
     }
 
-    /// Stops reading this resource (or accepting from it); the kernel keeps what comes.
+    /// Stops reading this resource (or accepting from it); the kernel keeps what comes. Where
+    /// Options::actions_per_turn is used up it has to wait as any action, and is read until then.
     bool pause(ResourceId id) { return push(Action(ActionKind::pause, id)); }
     /// Reads on. The resource is asked once even if the kernel is silent.
     bool resume(ResourceId id) { return push(Action(ActionKind::resume, id)); }

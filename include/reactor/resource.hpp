@@ -161,6 +161,9 @@ concept sharing_is_well_formed = shares_buffers<W> || !requires { &W::write_shar
 ///   ready (or worth a try: a hang-up is told as both). Yields one event or nothing; it is asked
 ///   again while it yields, within the budgets of Options. Never blocks, never closes `fd()`.
 ///
+/// What only answers (`fd`, `interest`, and of the powers `is_ready_to_write`, `unsent`, `held`)
+/// must not throw: it is asked where nothing can be undone.
+///
 /// Optional powers:
 /// - `std::optional<std::error_code> ended() const`: asked when `handle_io` yielded nothing, and at
 ///   the end of each turn that touched it; a value is the end of this resource, with its cause

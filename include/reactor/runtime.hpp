@@ -79,7 +79,7 @@ class Runtime<S, P> {
         line_->mailbox.close();
         line_->mailbox.collect();
         while (line_->mailbox.has_next()) {
-            static_cast<void>(line_->mailbox.take_next()); // a controller may keep the line
+            line_->mailbox.drop_next(); // a controller may keep the line
         }
     }
 
@@ -160,13 +160,17 @@ class Runtime<S, P> {
         : dispatcher_(std::move(service), options, std::move(poller)),
           own_(dispatcher_.own),
           options_(dispatcher_.options) {
-        const os::Result bell = Kernel::event_fd();
-        failure_ = bell.code();
+        const os::Result made = Kernel::event_fd();
+        failure_ = made.code();
+        os::BasicFd<Kernel> bell(made.fd_or_none()); // until the line stands, which closes it
         line_ = std::make_shared<Line>(
-            options_.command_queue,
-            detail::Doorbell{bell.ok() ? bell.fd() : -1, &Kernel::ring, &Kernel::close});
+            options_.command_queue, detail::Doorbell{bell.get(), &Kernel::ring, &Kernel::close});
+        const int fd = bell.release();
+        if (!failure_ && !line_->mailbox.has_memory()) {
+            failure_ = std::make_error_code(std::errc::not_enough_memory);
+        }
         if (!failure_) {
-            failure_ = own_.poller.watch_waker(bell.fd());
+            failure_ = own_.poller.watch_waker(fd);
         }
         if (failure_) {
             ended_ = true;
@@ -223,6 +227,12 @@ class Runtime<S, P> {
         asleep_ = line_->mailbox.prepare_sleep();
         return asleep_;
     }
+    /// From now on nobody rings.
+    void wake_up() noexcept {
+        if (std::exchange(asleep_, false)) {
+            line_->mailbox.awake();
+        }
+    }
     [[nodiscard]] bool never_waits() const noexcept {
         if constexpr (detail::tells_that_it_never_waits<P>) {
             return own_.poller.never_waits();
@@ -243,14 +253,15 @@ class Runtime<S, P> {
             }
         }
         if (!dispatcher_.actions.empty() || dispatcher_.has_shed()) [[unlikely]] {
-            dispatcher_.perform_waiting();
             own_.restless = true; // what was asked for now has its flush before the loop sleeps
+            dispatcher_.perform_waiting();
         }
     }
 
     void wait(Duration max_wait) {
-        if (next_report_ != reported_) [[unlikely]] {
-            return; // a throw left these behind
+        if (next_report_ != reported_) [[unlikely]] { // a throw left these behind
+            wake_up();
+            return;
         }
         Duration timeout = std::clamp(max_wait, Duration::zero(), idle_span());
         if (timeout > Duration::zero() && !fall_asleep()) {
@@ -261,10 +272,7 @@ class Runtime<S, P> {
         }
         own_.left.clear();
         const PollResult result = own_.poller.wait(timeout, options_.events_per_wait);
-        if (asleep_) {
-            line_->mailbox.awake();
-            asleep_ = false;
-        }
+        wake_up();
         if (line_->mailbox.collect()) [[unlikely]] {
             take_requests();
         }

@@ -76,13 +76,14 @@ difference() {
 row() { # row NAME SERVER...
     name=$1
     shift
-    printf '%-12s %10s %10s %12s %10s\n' "$name" \
+    printf '%-14s %10s %10s %12s %10s\n' "$name" \
         "$(difference instructions 1 "$@")" "$(difference instructions 50 "$@")" \
         "$(difference system_calls 1 "$@")" "$(difference system_calls 50 "$@")"
 }
 
-printf '%-12s %21s %23s\n' 'an echo' 'instructions, 1 and 50' 'system calls, 1 and 50'
+printf '%-14s %21s %23s\n' 'an echo' 'instructions, 1 and 50' 'system calls, 1 and 50'
 row 'raw epoll' "$work/raw"
 row Runtime "$work/echo"
 row Reactor "$work/echo" --reactor
 row Executor "$work/echo_executor"
+row 'Executor once' "$work/echo_executor" --once

@@ -172,7 +172,7 @@ class Dispatcher {
     /// A send was refused for want of room: its transport hears of it. So does the service, of
     /// whatever was refused, once a turn.
     [[gnu::cold]] void tell_refusals() {
-        if (actions.take_refused() != 0 && !refusal_told_) {
+        if (actions.take_refused() != 0 && !refusal_told_ && !stopping) {
             refusal_told_ = true;
             tell(Error(ErrorKind::actions_refused, {},
                        std::make_error_code(std::errc::no_buffer_space)));

@@ -14,6 +14,7 @@
 #include <reactor/poller.hpp>
 #include <reactor/timer_wheel.hpp>
 
+#include <new>
 #include <utility>
 
 namespace reactor::inline v0 {
@@ -100,7 +101,7 @@ class Holdings final : public Desk<Listener, Transport> {
         }
         const Interest interest = resource.interest();
         if (!interest.none()) {
-            if (const auto error = poller.watch(resource.fd(), id, interest)) {
+            if (const auto error = watch(resource.fd(), id, interest)) {
                 registry.cancel(id);
                 return error;
             }
@@ -193,7 +194,7 @@ class Holdings final : public Desk<Listener, Transport> {
         if (interest.none()) {
             poller.unwatch(fd, slot.id);
         } else if (slot.armed.none()) {
-            error = poller.watch(fd, slot.id, interest);
+            error = watch(fd, slot.id, interest);
         } else {
             error = poller.set_interest(fd, slot.id, interest);
         }
@@ -228,7 +229,7 @@ class Holdings final : public Desk<Listener, Transport> {
     [[gnu::cold]] void watch_again(Registry<R, role>& registry) {
         std::size_t index = 0;
         while (auto* const slot = registry.next(index)) {
-            if (!slot->armed.none() && poller.watch(slot->resource.fd(), slot->id, slot->armed)) {
+            if (!slot->armed.none() && watch(slot->resource.fd(), slot->id, slot->armed)) {
                 slot->armed = {};
                 registry.touch(*slot);
             }
@@ -253,6 +254,19 @@ class Holdings final : public Desk<Listener, Transport> {
     bool is_parting = false;
 
   private:
+    /// A poller that finds no memory of its own answers as the kernel would: who is between two
+    /// rooms then has a door to leave by.
+    [[nodiscard]] std::error_code watch(int fd, ResourceId id, Interest interest) {
+#ifdef __cpp_exceptions
+        try {
+            return poller.watch(fd, id, interest);
+        } catch (const std::bad_alloc&) {
+            return std::make_error_code(std::errc::not_enough_memory);
+        }
+#else
+        return poller.watch(fd, id, interest);
+#endif
+    }
     [[gnu::noinline]] void owing_since(typename Transports::Slot& slot, std::size_t now) noexcept {
         slot.owing_since = slot.owed == 0 ? turn : slot.owing_since;
         this->ledger.correct(slot.owed, now);

@@ -65,6 +65,9 @@ class Mailbox {
     Mailbox(const Mailbox&) = delete;
     Mailbox& operator=(const Mailbox&) = delete;
 
+    /// Whether there was memory to begin with. Else it accepts nothing, ever.
+    [[nodiscard]] bool has_memory() const noexcept { return nodes_.limit() != 0; }
+
     /// The bell's descriptor, for the consumer's poll set.
     [[nodiscard]] int bell_fd() const noexcept { return bell_.fd; }
 
@@ -161,6 +164,16 @@ class Mailbox {
         next_ = node.link.load(std::memory_order_relaxed);
         nodes_.put_back(number);
         return message;
+    }
+
+    /// Consumer, only where has_next(). Destroys the oldest message where it stands: what its move
+    /// would throw cannot be borne where this is called.
+    void drop_next() noexcept {
+        assert(has_next());
+        const Number number = next_;
+        next_ = nodes_[number].link.load(std::memory_order_relaxed);
+        std::destroy_at(&nodes_[number].object());
+        nodes_.put_back(number);
     }
 
     /// Consumer. Final: from now on send() says `closed`. What was accepted before is there to

@@ -55,6 +55,9 @@ class NodePool {
     NodePool(const NodePool&) = delete;
     NodePool& operator=(const NodePool&) = delete;
 
+    /// How many nodes it lends at once; zero if there was no memory for the first.
+    [[nodiscard]] Number limit() const noexcept { return limit_; }
+
     Node& operator[](Number number) const noexcept {
         return chunks_[chunk_of(number)].load(
             std::memory_order_acquire)[(number - first) % chunk_nodes];

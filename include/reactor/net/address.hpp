@@ -156,8 +156,9 @@ class Address {
         return name.starts_with('\0') ? std::string_view{} : name;
     }
 
-    /// As text that parse() reads as an equal address. Only what cannot be bound or connected to
-    /// has none: an empty address is "", a UNIX socket without a name "unix:", others their family.
+    /// As text that parse() reads as an equal address. What cannot be bound or connected to has
+    /// none: an empty address is "", a UNIX socket without a name "unix:", others their family;
+    /// nor have the abstract name of no bytes, and a path that begins with `@` and fills all room.
     [[nodiscard]] std::string to_string() const {
         switch (family()) {
         case AF_UNSPEC:

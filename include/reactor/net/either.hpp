@@ -226,6 +226,11 @@ class Either {
             }
         });
     }
+    [[nodiscard]] std::size_t held() const
+    requires(both_writable && (detail::tells_held<A> || detail::tells_held<B>))
+    {
+        return ask(*this, [](const auto& held) { return detail::held_by(held); });
+    }
     /// @}
 
   private:

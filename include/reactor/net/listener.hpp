@@ -90,7 +90,7 @@ class BasicSocketListener {
             }
         }
         // A filter (LSM, seccomp) may refuse before the connection has left the backlog.
-        if (accepted.error == EPERM || accepted.error == EOPNOTSUPP) {
+        if (is_refused(accepted.error)) {
             bear_shortage(accepted.error);
         }
         return std::nullopt;
@@ -168,7 +168,6 @@ class BasicSocketListener {
         case ECONNABORTED:
         case ECONNRESET:
         case EPROTO:
-        case EPERM:
         case ETIMEDOUT:
         case ENETDOWN:
         case ENETUNREACH:
@@ -176,14 +175,18 @@ class BasicSocketListener {
         case EHOSTUNREACH:
         case ENONET:
         case ENOPROTOOPT:
-        case EOPNOTSUPP:
             return true;
         default:
-            return false;
+            return is_refused(error);
         }
     }
+    [[nodiscard]] static bool is_refused(int error) noexcept {
+        return error == EPERM || error == EOPNOTSUPP || error == ESOCKTNOSUPPORT ||
+               error == EPROTONOSUPPORT;
+    }
     [[nodiscard]] static bool is_shortage(int error) noexcept {
-        return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+        return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM ||
+               error == ENOSR;
     }
     /// Turns the first waiting client away, so that it is not left hanging, and rests.
     void bear_shortage(int error) noexcept {
