@@ -261,6 +261,53 @@ def good(server):
     check("what was stored", files(), ["big", "c", "last", "one.bin", "two.txt"])
 
 
+def refused_then_on(server):
+    # A refusal is over when it was told: the next request may come in two pieces.
+    with server.connect() as connection:
+        answers = Answers(connection)
+        for path in ("/nowhere", "/files/none", "/files/%2e%2e"):
+            connection.sendall(request(f"GET {path} HTTP/1.1"))
+            check(f"a refusal of {path}", answers.next()[0] in (400, 404), True)
+            whole = request("GET /healthz HTTP/1.1")
+            connection.sendall(whole[:10])
+            time.sleep(0.1)
+            connection.sendall(whole[10:])
+            check(f"and the next request after {path}", answers.next()[::2], (200, b"ok\n"))
+
+
+def many(server):
+    # Many small files in one form, more than fit into one read; each is stored as it was sent.
+    parts = [(f"file.{n}", os.urandom(n * 3)) for n in range(400)]
+    body = form(b"b", *[(b'name="f"; filename="' + name.encode() + b'"', data)
+                        for name, data in parts])
+    status, _, answer = talk(server, post(body))
+    check("a form of many files", (status, json.loads(answer)), (200, [
+        {"name": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in parts]))
+    # When it is answered it is there, for everybody.
+    for n in range(50):
+        data = os.urandom(20000)
+        status, _, _ = talk(server, request("PUT /files/again HTTP/1.1", "Content-Length: 20000",
+                                            body=data))
+        with open(os.path.join(directory, "again"), "rb") as file:
+            check(f"what was answered is there ({n})", (status, file.read() == data), (201, True))
+    _, _, text = talk(server, request("GET /metrics HTTP/1.1"))
+    check("nothing waits for the disk", b"\nhttp_upload_waiting_bytes 0\n" in text, True)
+
+
+def forced(server, stored):
+    # Who does not end his upload during the drain is forced out, and leaves nothing.
+    connections = [server.connect() for _ in range(20)]
+    for connection in connections:
+        connection.sendall(request("PUT /files/part HTTP/1.1", "Content-Length: 1000000",
+                                   body=b"x" * 100000))
+    time.sleep(0.3)
+    server.stop()
+    check("no part of a file is left", files(), stored)
+    for connection in connections:
+        connection.close()
+
+
 def slow(server):
     silent, within, dribbles = server.connect(), server.connect(), server.connect()
     within.sendall(b"POST /upload HTTP/1.1\r\nHost")
@@ -287,10 +334,14 @@ one = Server("--limit", "2000000")
 bad_input(one)
 rude(one)
 good(one)
+refused_then_on(one)
 one.stop()
 two = Server("--idle", "2")
 slow(two)
 two.stop()
+three = Server("--threads", "1", "--grace", "1")
+many(three)
+forced(three, files())
 for failure in failures:
     print(failure)
 print(f"{checked} checks, {len(failures)} failed")

@@ -6,7 +6,7 @@
 # What each purpose needs, as Debian packages. An example's check names its clients itself.
 packages_build="g++ cmake ninja-build libfmt-dev"
 packages_examples="node-llhttp libssl-dev"
-packages_tests="catch2 pkgconf socat ncat strace valgrind doxygen iproute2 python3"
+packages_tests="catch2 pkgconf socat ncat strace valgrind doxygen iproute2 python3 spin"
 packages_clang="clang"
 packages_clang_sanitizers="libclang-rt-14-dev llvm"
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 
 url, file, screenshot, work = sys.argv[1:5]
@@ -46,7 +47,11 @@ try:
     call("POST", element(session, "#send") + "/click", {})
     shown = ""
     for _ in range(200):
-        shown = call("GET", element(session, "body") + "/text")
+        try:
+            shown = call("GET", element(session, "body") + "/text")
+        except urllib.error.HTTPError as error:
+            if error.code != 404:  # between two pages there is no body, or it is the old one's
+                raise
         if "sha256" in shown:
             break
         time.sleep(0.05)

@@ -171,6 +171,9 @@ class RequestParser {
                           : method == HTTP_CONNECT                          ? 501
                                                                             : 400);
         }
+        if (request_.count("") != 0) {
+            return refuse(400); // llhttp lets a header without a name pass
+        }
         if (const std::string* const coding = request_.header("transfer-encoding")) {
             if (!same_word(*coding, "chunked") || request_.count("transfer-encoding") != 1) {
                 return refuse(501);
