@@ -1442,3 +1442,27 @@ TEST_CASE("a wake in the middle of a turn ends the next wait") {
     CHECK(world.timeout_of_turn() == 0s);
     CHECK(world.timeout_of_turn() == 1h);
 }
+
+TEST_CASE("a refusal that the turn's last callback met is told at once, not after the next sleep") {
+    Options options;
+    options.action_queue = 1;
+    World world(options);
+    world.begin({});
+    int told = 0;
+    world.answers.error = [&](auto& error, ToyActions& actions) {
+        if (error.kind() == ErrorKind::actions_refused && ++told < 3) {
+            CHECK(actions.pause(ResourceId{})); // unknown: told, and asks for too much again
+            CHECK_FALSE(actions.pause(ResourceId{}));
+        }
+    };
+    world.act([&](ToyActions& actions) {
+        CHECK(actions.pause(ResourceId{}));
+        CHECK_FALSE(actions.pause(ResourceId{}));
+    });
+    CHECK(told == 1);
+    CHECK(world.timeout_of_turn() == 0s);
+    CHECK(told == 2);
+    CHECK(world.timeout_of_turn() == 0s);
+    CHECK(told == 3);
+    CHECK(world.timeout_of_turn() == 1h);
+}

@@ -215,8 +215,8 @@ class Runtime<S, P> {
 
     /// How long the next wait may take.
     [[nodiscard]] Duration idle_span() {
-        if (!completed_ || own_.restless || stopping()) {
-            return Duration::zero();
+        if (!completed_ || own_.restless || dispatcher_.actions.refused() != 0 || stopping()) {
+            return Duration::zero(); // refused: by the last callbacks of the turn, and not told yet
         }
         const std::optional<Timestamp> deadline = own_.wheel.next_deadline();
         return deadline ? std::max(saturating_sub(*deadline, own_.clock()), Duration::zero())
