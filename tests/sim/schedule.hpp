@@ -423,8 +423,9 @@ class Schedule final : private Onlooker {
             hold(!interest.read, "I7: read interest of one who is not to be read");
         } else if (!broke && house.limits.auto_pause && talk.blocked) {
             hold(!interest.read, "I7: read interest of one whose bytes hold it back");
-        } else {
-            hold(interest.read, "I7: one who is to be read has no read interest");
+        } else { // who was held back when it broke hears of it without
+            hold(interest.read || (broke && house.limits.auto_pause && talk.blocked),
+                 "I7: one who is to be read has no read interest");
         }
         if (side.write_ended && !side.cut) {
             hold(waits == 0, "a half is closed before the last byte");
