@@ -140,31 +140,53 @@ run_target() {
     return 1
 }
 
+# merge_target NAME: by edges alone, not by how often: dozens of files in place of hundreds.
+merge_target() {
+    merged=$build/merged/$1
+    rm -rf "$merged"
+    mkdir -p "$merged"
+    "$build/$1" -merge=1 -use_counters=0 -rss_limit_mb=2048 -timeout=20 "$merged" \
+        "$rooms/corpus/$1" "$build/corpus/$1" >"$build/$1.merge.log" 2>&1
+    rm -rf "$rooms/corpus/$1"
+    mv "$merged" "$rooms/corpus/$1"
+    echo "    corpus: $(find "$rooms/corpus/$1" -type f | wc -l) files"
+}
+
+# report NAME PROCESS: waits for the run of a target, and shows what it said.
+report() {
+    if wait "$2"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+    fi
+    cat "$build/$1.report"
+}
+
+# While one is built, those before it run: as many at once as there are processors.
 passed=0
 failed=0
+children=
+trap 'kill $children 2>/dev/null; exit 130' INT TERM
 printf '%-14s %12s %10s %10s %10s\n' target executions "a second" edges "new units"
+set -- # the runs that are under way: NAME PROCESS ...
 for target in $targets; do
     if ! build_target "$target"; then
         echo "$target does not build"
         failed=$((failed + 1))
         continue
     fi
-    if ! run_target "$target"; then
-        failed=$((failed + 1))
-        continue
+    { run_target "$target" && { [ -z "$merge" ] || merge_target "$target"; }; } \
+        >"$build/$target.report" 2>&1 &
+    children="$children $!"
+    set -- "$@" "$target" "$!"
+    if [ $# -ge $((2 * $(nproc))) ]; then
+        report "$1" "$2"
+        shift 2
     fi
-    passed=$((passed + 1))
-    if [ -n "$merge" ]; then
-        merged=$build/merged/$target
-        rm -rf "$merged"
-        mkdir -p "$merged"
-        # By edges alone, not by how often: dozens of files in place of hundreds.
-        "$build/$target" -merge=1 -use_counters=0 -rss_limit_mb=2048 -timeout=20 "$merged" \
-            "$rooms/corpus/$target" "$build/corpus/$target" >"$build/$target.merge.log" 2>&1
-        rm -rf "$rooms/corpus/$target"
-        mv "$merged" "$rooms/corpus/$target"
-        echo "    corpus: $(find "$rooms/corpus/$target" -type f | wc -l) files"
-    fi
+done
+while [ $# -gt 0 ]; do
+    report "$1" "$2"
+    shift 2
 done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
