@@ -40,12 +40,13 @@ exec 9>"$build/lock"
 flock -n 9 || { echo "Waiting for another run in $build" && flock 9; }
 
 # Counters that stand in the file itself count in a forked child and in a process that is killed as
-# well; optimisation would only confuse; warnings are tests/run.sh's concern.
+# well. Some counts are differences of others, so that none may be lost where threads count at once:
+# atomic. Optimisation would only confuse; warnings are tests/run.sh's concern.
 cmake -S "$root" -B "$build" -G Ninja --log-level=NOTICE \
     -DCMAKE_CXX_COMPILER=clang++ \
     -DCMAKE_BUILD_TYPE= \
     -DCMAKE_CXX_FLAGS="-O0 -w -fprofile-instr-generate -fcoverage-mapping -mllvm \
--runtime-counter-relocation" \
+-runtime-counter-relocation -fprofile-update=atomic" \
     -DCMAKE_EXE_LINKER_FLAGS= \
     -DCMAKE_CXX_COMPILER_LAUNCHER= \
     -DREACTOR_TESTS=ON \

@@ -843,3 +843,17 @@ TEST_CASE("of a drain by a callback and one by a controller in one turn the shor
     });
     CHECK(told == std::vector<Timestamp>{asked_at + 3s});
 }
+
+TEST_CASE("who leaves at the limit of a drain may still set a timer") {
+    DrainingWorld world;
+    Wire& a = world.wires.add("a");
+    world.begin({&a});
+    bool is_set = false;
+    world.answers.transport_back = [&](ResourceId, Toy&, ToyActions& actions) {
+        is_set = static_cast<bool>(actions.set_timer(1s));
+    };
+    world.runtime.controller().drain(3s);
+    CHECK(world.runtime.run().forced == 1);
+    CHECK(take_notes() == "drain back(a)");
+    CHECK(is_set);
+}

@@ -12,8 +12,11 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <atomic>
 #include <stdexcept>
 #include <unistd.h>
+#include <vector>
 
 namespace {
 
@@ -33,16 +36,35 @@ struct Pair {
     os::Fd far;
 };
 
-/// A poller that gives up in its second wait.
+/// A poller of which the first one that was made gives up in its second wait, or does not.
+template <bool first_gives_up>
 struct Desperate : PollPoller {
-    using PollPoller::PollPoller;
+    Desperate() : number(++made) {}
     PollResult wait(Duration timeout, std::size_t most) {
-        if (++waits == 2) {
+        if ((number == 1) == first_gives_up && ++waits == 2) {
             throw std::runtime_error("no more");
         }
         return PollPoller::wait(timeout, most);
     }
+    static inline int made = 0;
+    int number;
     int waits = 0;
+};
+/// The executor's own loop is made first, then the one beside it.
+using DesperateBeside = Desperate<false>;
+
+/// A poller whose second wait finds nothing but an error; of two, the one beside.
+struct Failing : PollPoller {
+    Failing() : number(++made) {}
+    PollResult wait(Duration timeout, std::size_t most) {
+        if (number == 2 && waits.fetch_add(1) == 1) {
+            return {0, std::make_error_code(std::errc::not_enough_memory)};
+        }
+        return PollPoller::wait(timeout, most);
+    }
+    static inline std::atomic<int> made{0};
+    static inline std::atomic<int> waits{0};
+    int number;
 };
 
 } // namespace
@@ -217,11 +239,98 @@ TEST_CASE("an executor may have a poller that cannot fail to be made") {
 }
 
 TEST_CASE("what the loop beside an executor throws leaves run()") {
-    BasicExecutor<Desperate> executor(Placement::beside);
+    DesperateBeside::made = 0;
+    BasicExecutor<DesperateBeside> executor(Placement::beside);
+    REQUIRE(DesperateBeside::made == 2);
     Pair pair;
-    REQUIRE(executor.await_keep(readable(pair.near.get()),
-                                [](BasicExecutor<Desperate>&, Readiness) {}));
+    const auto never = [](BasicExecutor<DesperateBeside>&, Readiness) {};
+    REQUIRE(executor.await_keep(readable(pair.near.get()), never));
     CHECK_THROWS_AS(executor.run(), std::runtime_error);
+    CHECK(executor.await_once(writable(pair.near.get()), never).error ==
+          std::errc::operation_canceled);
+    CHECK(executor.run().clean); // once
+}
+
+TEST_CASE("what its own loop throws leaves run(), and it can be run again") {
+    using Poller = Desperate<true>;
+    Poller::made = 0;
+    BasicExecutor<Poller> executor;
+    int runs = 0;
+    REQUIRE(executor.await_after(1ms, [&](BasicExecutor<Poller>& inside) {
+        ++runs;
+        inside.shutdown();
+    }));
+    CHECK_THROWS_AS(executor.run(), std::runtime_error);
+    CHECK(runs == 0);
+    executor.run();
+    CHECK(runs == 1);
+}
+
+TEST_CASE("a wait that fails in the loop beside an executor ends nothing") {
+    Failing::made = 0;
+    Failing::waits = 0;
+    BasicExecutor<Failing> executor(Placement::beside);
+    Pair pair;
+    int runs = 0;
+    REQUIRE(executor.await_keep(readable(pair.near.get()),
+                                [&](BasicExecutor<Failing>& inside, Readiness) {
+                                    char byte = 0;
+                                    runs += ::read(pair.near.get(), &byte, 1) == 1 ? 1 : 0;
+                                    if (runs == 1) {
+                                        runs += ::write(pair.far.get(), "x", 1) == 1 ? 0 : 100;
+                                    } else if (Failing::waits > 2) {
+                                        inside.shutdown();
+                                    }
+                                }));
+    REQUIRE(::write(pair.far.get(), "xyz", 3) == 3);
+    CHECK(executor.run().clean);
+    CHECK(runs >= 2);
+    CHECK(Failing::waits > 2);
+}
+
+TEST_CASE("orders for which the actions have no room are given in later turns, none is lost") {
+    Options options;
+    options.action_queue = 1;
+    options.timers = GENERATE(std::size_t{2}, std::size_t{1}); // for the next try, or not
+    Executor executor(Placement::in_loop, options);
+    REQUIRE(executor.await_after(1h, [](Executor&) {})); // has one of them
+    constexpr std::size_t count = 8;
+    std::vector<Pair> pairs(count);
+    std::vector<int> runs(count);
+    for (std::size_t n = 0; n < count; ++n) {
+        REQUIRE(::write(pairs[n].far.get(), "x", 1) == 1);
+        REQUIRE(executor.await_once(readable(pairs[n].near.get()), [&, n](Executor& inside,
+                                                                          Readiness told) {
+            runs[n] += told.read ? 1 : 100;
+            if (std::count(runs.begin(), runs.end(), 1) == static_cast<std::ptrdiff_t>(count)) {
+                inside.shutdown();
+            }
+        }));
+    }
+    executor.run();
+    CHECK(runs == std::vector<int>(count, 1));
+}
+
+TEST_CASE("a run ends when a callback says so, even if the actions have no room for that") {
+    Options options;
+    options.action_queue = 1;
+    options.timers = 1;
+    Executor executor(Placement::in_loop, options);
+    Pair pair;
+    std::vector<std::error_code> causes;
+    REQUIRE(executor.await_after(1h, [](Executor&) {})); // has the one timer
+    REQUIRE(executor.await_after(1h, [&](Executor& inside) {
+        causes.push_back(inside.cause());
+        static_cast<void>(inside.await_once(readable(pair.near.get()),
+                                            [](Executor&, Readiness) {})); // fills the queue
+    }));
+    REQUIRE(executor.await_after(1h, [&](Executor& inside) {
+        causes.push_back(inside.cause());
+        inside.shutdown();
+    }));
+    CHECK(executor.run().clean);
+    CHECK(causes == std::vector<std::error_code>(
+                        2, std::make_error_code(std::errc::no_buffer_space)));
 }
 
 TEST_CASE("a descriptor that was closed behind the executor's back does not make it spin or deaf") {

@@ -301,3 +301,66 @@ TEST_CASE("What was refused takes up no room") {
     poller.carry_out(registry);
     CHECK(poller.orders == 2);
 }
+
+TEST_CASE("What fires too late, or of a link that never was, runs nothing") {
+    TestRegistry registry(5, true); // what has fired is not armed any more
+    Poller poller(true);
+    int runs = 0;
+    const auto call = [](EventId, Callback& callback, Readiness told) { callback(told); };
+    const auto count = [&](Readiness) { ++runs; };
+    REQUIRE(registry.adopt(TestFd(3)));
+    REQUIRE(registry.await(readable(3), Times::once, count));
+    poller.carry_out(registry);
+    REQUIRE(poller.watched.size() == 1);
+    const auto [link, watched] = *poller.watched.begin();
+    const detail::Fired fact{link, watched.round, {true, false, false, false}};
+    registry.fire({LinkId::of(1000, 1), 0, {true, false, false, false}}, call);
+    CHECK(runs == 0);
+    registry.fire(fact, call);
+    CHECK(runs == 1);
+    poller.carry_out(registry); // nobody awaits it: the poller lets go, and the registry keeps it
+    CHECK(poller.watched.empty());
+    registry.fire(fact, call);
+    CHECK(runs == 1);
+    poller.carry_out(registry);
+    CHECK(poller.in_vain == 0);
+    CHECK(registry.await(readable(3), Times::once, count));
+    poller.carry_out(registry);
+    CHECK(poller.watched.size() == 1);
+    registry.fire(fact, call); // of the round before
+    CHECK(runs == 1);
+}
+
+TEST_CASE("A link and an event whose generations are used up are never found again") {
+    TestRegistry registry(5, false, EventId::last_generation);
+    Poller poller(false);
+    int runs = 0;
+    const auto count = [&](Readiness) { ++runs; };
+    REQUIRE(registry.await(readable(3), Times::keep, count));
+    poller.carry_out(registry);
+    REQUIRE(poller.watched.size() == 1);
+    const auto [link, watched] = *poller.watched.begin();
+    registry.forget(3);
+    registry.fire({link, watched.round, {true, false, false, false}},
+                  [](EventId, Callback& callback, Readiness told) { callback(told); });
+    CHECK(runs == 0);
+
+    const EventId first = registry.add(Times::once, count);
+    registry.set_timer(first, TimerId::of(1, 1));
+    CHECK(registry.timer(first) == TimerId::of(1, 1));
+    CHECK(registry.cancel(first));
+    const EventId second = registry.add(Times::once, count);
+    CHECK(second.slot() != first.slot());
+    registry.set_timer(first, TimerId::of(2, 1)); // it is over
+    CHECK_FALSE(registry.timer(first));
+    CHECK_FALSE(registry.timer(second));
+}
+
+TEST_CASE("A descriptor of a number beyond all that can be linked is refused") {
+    TestRegistry registry(5);
+    const int beyond = 1 << 24;
+    CHECK(registry.await(readable(beyond), Times::once, [](Readiness) {}).error ==
+          std::errc::no_buffer_space);
+    CHECK(registry.interest(beyond).none());
+    CHECK_FALSE(registry.has_orders());
+}

@@ -549,6 +549,10 @@ TEST_CASE("a FakePoller is done when all that was scripted has been told") {
     CHECK_FALSE(poller.is_done());
     CHECK(poller.wait(0s, 10).count == 1);
     CHECK(poller.is_done());
+    poller.fail_next_wait(std::make_error_code(std::errc::not_enough_memory));
+    CHECK_FALSE(poller.is_done());
+    CHECK(poller.wait(0s, 10).error == std::errc::not_enough_memory);
+    CHECK(poller.is_done());
 }
 
 // -- the rest -------------------------------------------------------------------------------------

@@ -304,6 +304,7 @@ class Runtime<S, P> {
             if (due->tag == 0) {
                 dispatcher_.call([&] { service().handle_timer(due->id, dispatcher_.actions); });
             } else if (due->tag == own_.drain_tag) {
+                --own_.lazy_timers;
                 dispatcher_.stopping = true;
             } else {
                 dispatcher_.fire_deadline(ResourceId::from_value(due->tag));

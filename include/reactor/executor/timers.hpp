@@ -38,7 +38,7 @@ class Timers {
             return timer;
         }
         if (timer.slot() >= events_.size()) {
-            Unset unset{timer, actions};
+            Unset<Actions> unset{timer, actions};
             events_.resize(std::max<std::size_t>(timer.slot() + 1, 2 * events_.size()));
             unset.is_set = true;
         }

@@ -120,10 +120,12 @@ class BasicRuntime final : public reactor::Runtime<Service, Poller>, private Act
     bool act() override {
         std::error_code error;
         due_ = {}; // should it throw
-        lives_ = Base::turn(Duration::max(), error);
-        if (error) {
+        const bool goes_on = Base::turn(Duration::max(), error);
+        if (error) { // one of its own callbacks lets the world run: the turn around goes on
             world_->fail("a turn was refused: " + error.message());
+            return true;
         }
+        lives_ = goes_on;
         due_ = saturating_add(world_->time(), Base::until_next());
         return lives_;
     }
