@@ -305,8 +305,8 @@ class Schedule final : private Onlooker {
         const bool leaps = now > previous + milliseconds(100);
         leaped = leaps ? world.time() : leaped; // perhaps: what counts from now may count from here
         for (Rest& rest : model.rests) {
-            if (std::exchange(rest.untimed, false) && leaps && rest.since != Timestamp{}) {
-                rest.since = leaped; // it rests from this reading on
+            if (std::exchange(rest.untimed, false) && rest.since != Timestamp{}) {
+                rest.since = world.time(); // it rests from this reading on, however long that took
             }
         }
         model.last_shown = previous = now;
