@@ -27,6 +27,8 @@ struct Onlooker {
     virtual void before(Call call) noexcept = 0;
     /// A call was answered.
     virtual void after(Call call, int fd, os::Result result) noexcept = 0;
+    /// A send was answered: so many of its bytes the kernel did not take.
+    virtual void kept(int fd, std::size_t bytes) noexcept = 0;
     /// A wait begins that may sleep.
     virtual void sleeps() noexcept = 0;
     /// The clock was read.
@@ -57,11 +59,15 @@ struct Kernel : sim::Kernel {
     }
     static Result send(int fd, std::span<const std::byte> bytes) noexcept {
         announce(Call::send);
-        return tell(Call::send, fd, sim::Kernel::send(fd, bytes));
+        return tell_send(fd, bytes.size(), sim::Kernel::send(fd, bytes));
     }
     static Result send(int fd, std::span<const iovec> parts) noexcept {
         announce(Call::send);
-        return tell(Call::send, fd, sim::Kernel::send(fd, parts));
+        std::size_t size = 0;
+        for (const iovec& part : parts) {
+            size += part.iov_len;
+        }
+        return tell_send(fd, size, sim::Kernel::send(fd, parts));
     }
     static Result accept(int fd, sockaddr* address, socklen_t* size) noexcept {
         announce(Call::accept);
@@ -109,6 +115,13 @@ struct Kernel : sim::Kernel {
     static Result tell(Call call, int fd, Result result) noexcept {
         if (Onlooker* const one = onlooker()) {
             one->after(call, fd, result);
+        }
+        return result;
+    }
+    static Result tell_send(int fd, std::size_t size, Result result) noexcept {
+        if (Onlooker* const one = onlooker()) {
+            one->after(Call::send, fd, result);
+            one->kept(fd, size - (result.ok() ? result.count() : 0));
         }
         return result;
     }

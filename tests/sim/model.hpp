@@ -76,11 +76,13 @@ struct Talk {
     bool connects = false;
     bool torn = false;           ///< left at an end that may have dropped sends to it
     bool blocked = false;        ///< told so, and not told that it has drained
+    std::size_t least_kept = 0;  ///< since: by any of its sends, of what it was given
     Timestamp connect_until{};   ///< while it connects
     StreamDeadlines deadlines{};
     Timestamp entered{};         ///< when it was first registered
     Timestamp last_read{};       ///< the turn's time when bytes last came
-    Timestamp stirred{};         ///< when something last came, left, or was resumed
+    bool stirs = false;          ///< something came, left, or was resumed
+    Timestamp stirred{};         ///< when its house first rested after that
 };
 
 /// One id, from the moment it is known until it has left.
@@ -281,6 +283,14 @@ class Model {
                 must_return.push_back(other);
             }
         }
+    }
+    /// Who has this descriptor now; null if it is nobody's.
+    [[nodiscard]] std::shared_ptr<Talk> talk_of(int fd) const {
+        const auto place = static_cast<std::size_t>(fd - sim::System::first_descriptor);
+        const auto talk = fd >= sim::System::first_descriptor && place < by_descriptor.size()
+                              ? by_descriptor[place].lock()
+                              : nullptr;
+        return talk && talk->fd == fd ? talk : nullptr;
     }
     /// The rest of the listener with this descriptor.
     [[nodiscard]] Rest& rest_of(int fd) {

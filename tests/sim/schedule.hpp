@@ -265,12 +265,14 @@ class Schedule final : private Onlooker {
         } else if (call == Call::accept) {
             look_at_accept(model.rest_of(fd), result);
         } else if (result.value > 0) {
-            const auto place = static_cast<std::size_t>(fd - sim::System::first_descriptor);
-            if (place < model.by_descriptor.size()) {
-                if (const auto talk = model.by_descriptor[place].lock(); talk && talk->fd == fd) {
-                    talk->stirred = world.time();
-                }
+            if (const auto talk = model.talk_of(fd)) {
+                talk->stirs = true;
             }
+        }
+    }
+    void kept(int fd, std::size_t bytes) noexcept override {
+        if (const auto talk = model.talk_of(fd)) {
+            talk->least_kept = std::min(talk->least_kept, bytes);
         }
     }
     /// I13: after a shortage a listener rests, longer each time, but that it turns a client away.
@@ -380,6 +382,9 @@ class Schedule final : private Onlooker {
                 owed += file->side()->cut || who.talk->torn ? 0 : waits;
                 if (all_rest && !who.talk->torn) {
                     check_transport(house, who, interest, *file->side(), waits);
+                }
+                if (std::exchange(who.talk->stirs, false)) {
+                    who.talk->stirred = asked[n]; // the turn that saw it may have taken long
                 }
                 check_deadlines(who, *file->side(), waits, at);
             }

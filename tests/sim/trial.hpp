@@ -126,7 +126,7 @@ struct Trial : Service<Listener, Stream, Order> {
             model->hold(file != nullptr && file->side()->established,
                         "it is told to be connected and is not");
             backoff.reset();
-            talk.stirred = model->world.time();
+            talk.stirs = true;
         } else if (event.eof()) {
             hear_the_end(talk);
             if (model->random.chance(0.6)) {
@@ -153,7 +153,7 @@ struct Trial : Service<Listener, Stream, Order> {
         who->registered_in = house->turns;
         if (Talk* const talk = who->talk.get()) {
             model->hold(talk->fd == fd, "somebody is registered with another descriptor");
-            talk->stirred = model->world.time();
+            talk->stirs = true;
             talk->entered = talk->entered == Timestamp{} ? now(actions) : talk->entered;
         }
         act(actions);
@@ -274,8 +274,7 @@ struct Trial : Service<Listener, Stream, Order> {
             const bool may_be_read = !talk->blocked || !house->limits.auto_pause || talk->torn ||
                                      model->is_hasty || model->throwing > 0 || file == nullptr ||
                                      file->side()->cut || file->side()->write_ended;
-            model->hold(may_be_read || talk->accepted - file->side()->sent <=
-                                           house->limits.stream.low_watermark,
+            model->hold(may_be_read || talk->least_kept <= house->limits.stream.low_watermark,
                         "one is read whose own bytes hold it back");
         }
         if (std::exchange(who->turn, house->turns) != house->turns) {
@@ -290,6 +289,7 @@ struct Trial : Service<Listener, Stream, Order> {
         return who;
     }
     void hear_of_watermarks(Talk& talk, bool blocked) {
+        talk.least_kept = blocked ? std::numeric_limits<std::size_t>::max() : 0;
         model->hold(std::exchange(talk.blocked, blocked) != blocked,
                     "blocked or drained is told twice");
     }
@@ -308,7 +308,7 @@ struct Trial : Service<Listener, Stream, Order> {
     void take_in(Talk& talk, std::span<const std::byte> bytes) {
         model->hold(!bytes.empty(), "an event of no bytes");
         model->hold(!talk.eof, "H12: bytes after the end");
-        talk.stirred = model->world.time();
+        talk.stirs = true;
         for (const std::byte byte : bytes) {
             if (talk.client != Talk::nobody &&
                 static_cast<char>(byte) != byte_of(talk.client, talk.received)) {
@@ -636,7 +636,7 @@ struct Trial : Service<Listener, Stream, Order> {
             if (who != nullptr && push(actions.resume(id))) {
                 who->paused = false;
                 if (transport) {
-                    who->talk->stirred = model->world.time();
+                    who->talk->stirs = true;
                 }
             }
             return;
