@@ -78,7 +78,6 @@ class Dispatcher {
     void begin_turn() noexcept {
         ++own.turn;
         performed_ = 0;
-        refusal_told_ = false;
         own.current = nullptr;
         own.current_id = {};
         own.turn_time_known = false;
@@ -172,8 +171,7 @@ class Dispatcher {
     /// A send was refused for want of room: its transport hears of it. So does the service, of
     /// whatever was refused, once a turn.
     [[gnu::cold]] void tell_refusals() {
-        if (actions.take_refused() != 0 && !refusal_told_ && !stopping) {
-            refusal_told_ = true;
+        if (actions.take_refused() != 0 && !stopping) {
             tell(Error(ErrorKind::actions_refused, {},
                        std::make_error_code(std::errc::no_buffer_space)));
         }
@@ -621,7 +619,6 @@ class Dispatcher {
     Fifo<Error> ashore_; ///< who was shed, until the service has heard of it
     std::size_t performed_ = 0;
     bool performing_ = false;
-    bool refusal_told_ = false;
 };
 
 } // namespace detail

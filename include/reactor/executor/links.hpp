@@ -208,7 +208,7 @@ class Links {
             }
             return order;
         }
-        if (wish == link.armed && link.known) {
+        if (wish == link.armed) { // what is armed is known
             return std::nullopt;
         }
         link.armed = wish;
