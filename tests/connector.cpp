@@ -277,7 +277,10 @@ struct Caller : Service<ListenerType, StreamType> {
 
 /// A runtime with a Caller.
 template <class Poller, class ListenerType = BasicTcpConnector<typename Poller::Kernel>>
-struct Office {
+struct Office : Driver<Office<Poller, ListenerType>> {
+    using Driver<Office>::perform;
+    using Driver<Office>::service;
+    using Driver<Office>::until;
     using Kernel = typename Poller::Kernel;
     using Service = Caller<ListenerType, BasicTcpStream<Kernel>>;
     using Actions = typename Service::Actions;
@@ -289,20 +292,6 @@ struct Office {
         perform([&](Actions& actions) { id = actions.register_listener(std::move(listener)); });
         return id;
     }
-    void perform(std::function<void(Actions&)> job) {
-        service().next = std::move(job);
-        runtime.turn(Duration::zero());
-    }
-    template <class Condition>
-    bool until(Condition condition) {
-        for (int turns = 0; turns < 10'000; ++turns) {
-            if (condition()) {
-                return true;
-            }
-            runtime.turn(1ms);
-        }
-        return condition();
-    }
     bool until_gone(ResourceId id) {
         return until([&] { return trace(id).find_first_of("xh") != std::string::npos; });
     }
@@ -312,7 +301,6 @@ struct Office {
             runtime.turn(1ms);
         }
     }
-    Service& service() { return runtime.service(); }
     std::string& trace(ResourceId id) { return service().of[id].trace; }
     std::optional<std::error_code>& code(ResourceId id) { return service().of[id].code; }
 

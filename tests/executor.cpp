@@ -5,6 +5,7 @@
 #include "calm.hpp"
 #include "catch.hpp"
 #include "polling_parts.hpp"
+#include "turns.hpp"
 
 #include <reactor/executor.hpp>
 #include <reactor/poller/poll.hpp>
@@ -45,6 +46,7 @@ std::atomic<std::size_t> allocations{0};
 namespace {
 
 using namespace reactor;
+using test::until;
 using namespace std::chrono_literals;
 
 /// Counts what becomes of one descriptor, and can refuse to have it watched. Any thread.
@@ -85,17 +87,6 @@ struct CountingKernel : os::Kernel {
 using CountingEpoll = BasicEpollPoller<CountingKernel>;
 using CountingPoll = BasicPollPoller<CountingKernel>;
 
-/// Turns until this is so; false: it will never be.
-template <class Tested, class Condition>
-bool until(Tested& executor, Condition condition) {
-    for (int turns = 0; turns < 10'000; ++turns) {
-        if (condition()) {
-            return true;
-        }
-        executor.turn(1ms);
-    }
-    return condition();
-}
 /// Turns often enough for whatever is on its way to arrive: until timers that are set one after
 /// another have fired so often.
 template <class Tested>

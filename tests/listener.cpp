@@ -140,7 +140,9 @@ struct Door : Service<BasicTcpListener<Kernel>, BasicTcpStream<Kernel>> {
 
 /// A runtime with a Door.
 template <class Poller>
-struct House {
+struct House : Driver<House<Poller>> {
+    using Driver<House>::perform;
+    using Driver<House>::service;
     using Kernel = typename Poller::Kernel;
     using Listener = BasicTcpListener<Kernel>;
     using Service = Door<Kernel>;
@@ -166,33 +168,6 @@ struct House {
         require_ok(eventually([&] { return backlog(listener) > before; }), "backlog");
         return fd;
     }
-    void perform(std::function<void(Actions&)> job) {
-        service().next = std::move(job);
-        runtime.turn(Duration::zero());
-    }
-    void turn() { runtime.turn(Duration::zero()); }
-    template <class Condition>
-    bool until(Condition condition) {
-        for (int turns = 0; turns < 10'000; ++turns) {
-            if (condition()) {
-                return true;
-            }
-            runtime.turn(1ms);
-        }
-        return condition();
-    }
-    /// Whether the loop comes to rest: waits, several times in a row, for all of its time.
-    bool rests() {
-        const Calm calm; // a signal may end a turn
-        int waits = 0;
-        for (int turns = 0; turns < 1'000 && waits < 3; ++turns) {
-            const Timestamp before = os::Kernel::now();
-            runtime.turn(1ms);
-            waits = os::Kernel::now() - before >= 1ms ? waits + 1 : 0;
-        }
-        return waits == 3;
-    }
-    Service& service() { return runtime.service(); }
     std::string& trace(ResourceId id) { return service().of[id].trace; }
     /// How many clients were accepted.
     std::size_t accepted() { return service().peers.size(); }

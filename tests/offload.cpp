@@ -5,6 +5,7 @@
 #include "calm.hpp"
 #include "catch.hpp"
 #include "polling_parts.hpp"
+#include "turns.hpp"
 
 #include <reactor/executor.hpp>
 #include <reactor/offload.hpp>
@@ -27,6 +28,7 @@
 namespace {
 
 using namespace reactor;
+using test::until;
 using namespace std::chrono_literals;
 
 /// What was thrown, as text.
@@ -121,16 +123,6 @@ struct Notes : Service<NoListener, NoTransport, Outcome<T>> {
     pthread_t thread{};
 };
 
-template <class Loop, class Condition>
-bool until(Loop& loop, Condition condition) {
-    for (int turns = 0; turns < 10'000; ++turns) {
-        if (condition()) {
-            return true;
-        }
-        loop.turn(1ms);
-    }
-    return condition();
-}
 Placement some_placement() { return GENERATE(Placement::in_loop, Placement::beside); }
 
 } // namespace

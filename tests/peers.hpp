@@ -29,6 +29,7 @@
 
 #include "calm.hpp"
 #include "catch.hpp"
+#include "turns.hpp"
 
 namespace test {
 
@@ -299,7 +300,10 @@ struct Watcher : Service<NoListener, TransportType> {
 
 /// A runtime with a Watcher, and what tests do with it.
 template <class Poller, template <class> class TransportTemplate = BasicStream>
-struct Watched {
+struct Watched : Driver<Watched<Poller, TransportTemplate>> {
+    using Driver<Watched>::perform;
+    using Driver<Watched>::service;
+    using Driver<Watched>::until;
     using Kernel = typename Poller::Kernel;
     using Transport = TransportTemplate<Kernel>;
     using Service = Watcher<Transport>;
@@ -320,36 +324,8 @@ struct Watched {
         perform([&](Actions& actions) { id = actions.register_transport(std::move(transport)); });
         return id;
     }
-    /// One turn, which begins with this.
-    void perform(std::function<void(Actions&)> job) {
-        service().next = std::move(job);
-        runtime.turn(Duration::zero());
-    }
-    void turn() { runtime.turn(Duration::zero()); }
-    /// Turns until this is so; false: it will never be.
-    template <class Condition>
-    bool until(Condition condition) {
-        for (int turns = 0; turns < 10'000; ++turns) {
-            if (condition()) {
-                return true;
-            }
-            runtime.turn(1ms);
-        }
-        return condition();
-    }
     bool until_gone(ResourceId id) {
         return until([&] { return heard(id).gone(); });
-    }
-    /// Whether the loop comes to rest: waits, several times in a row, for all of its time.
-    bool rests() {
-        const Calm calm; // a signal may end a turn
-        int waits = 0;
-        for (int turns = 0; turns < 1'000 && waits < 3; ++turns) {
-            const Timestamp before = os::Kernel::now();
-            runtime.turn(1ms);
-            waits = os::Kernel::now() - before >= 1ms ? waits + 1 : 0;
-        }
-        return waits == 3;
     }
     /// The peer writes all of this, with turns in between where it must.
     bool write_all(const os::Fd& peer, std::string_view text) {
@@ -370,7 +346,6 @@ struct Watched {
         return read_until(peer, reader, std::numeric_limits<std::size_t>::max());
     }
 
-    Service& service() { return runtime.service(); }
     Heard<Transport>& heard(ResourceId id) { return service().heard[id]; }
 
     Runtime<Service, Poller> runtime;

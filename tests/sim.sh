@@ -9,7 +9,7 @@ usage() {
 usage: sh tests/sim.sh [--seeds N | --seconds N] [--first SEED]
 
   --seeds N     so many seeds (1000), each on every poller
-  --seconds N   as many as this time allows, 300 000 at most
+  --seconds N   as many as this time allows, 1 000 000 at most
   --first SEED  begins with this one (1)
 END
 }
@@ -29,7 +29,7 @@ while [ $# -gt 0 ]; do
         case $2 in '' | 0* | *[!0-9]*) refuse "$1 needs a number, not '$2'" ;; esac
         case $1 in
         --seeds) seeds=$2 ;;
-        --seconds) seconds=$2 seeds=300000 ;;
+        --seconds) seconds=$2 seeds=1000000 ;;
         *) first=$2 ;;
         esac
         shift

@@ -199,7 +199,10 @@ struct Gate : Service<BasicUnixListener<KernelType>, BasicUnixStream<KernelType>
 
 /// A runtime with a Gate.
 template <class Poller>
-struct House {
+struct House : Driver<House<Poller>> {
+    using Driver<House>::perform;
+    using Driver<House>::service;
+    using Driver<House>::until;
     using Kernel = typename Poller::Kernel;
     using Listener = BasicUnixListener<Kernel>;
     using Service = Gate<Kernel>;
@@ -210,22 +213,6 @@ struct House {
         perform([&](Actions& actions) { id = actions.register_listener(std::move(listener)); });
         return id;
     }
-    void perform(std::function<void(Actions&)> job) {
-        service().next = std::move(job);
-        runtime.turn(Duration::zero());
-    }
-    void turn() { runtime.turn(Duration::zero()); }
-    template <class Condition>
-    bool until(Condition condition) {
-        for (int turns = 0; turns < 10'000; ++turns) {
-            if (condition()) {
-                return true;
-            }
-            runtime.turn(1ms);
-        }
-        return condition();
-    }
-    Service& service() { return runtime.service(); }
 
     Runtime<Service, Poller> runtime{Service{}, Options{}};
 };
