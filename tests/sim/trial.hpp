@@ -289,6 +289,8 @@ struct Trial : Service<Listener, Stream, Order> {
         return who;
     }
     void hear_of_watermarks(Talk& talk, bool blocked) {
+        model->hold(blocked || talk.least_kept <= house->limits.stream.low_watermark,
+                    "drained is told above the low watermark");
         talk.least_kept = blocked ? std::numeric_limits<std::size_t>::max() : 0;
         model->hold(std::exchange(talk.blocked, blocked) != blocked,
                     "blocked or drained is told twice");

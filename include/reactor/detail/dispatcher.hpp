@@ -50,8 +50,8 @@ class Dispatcher {
         call([&] { service.handle_error(std::move(error), actions); });
     }
 
-    /// Performs what waits, within the turn's budget. Called from within itself it does nothing:
-    /// the outer one goes on with what came.
+    /// Performs what waits, within the turn's budget; the next turn begins with the rest. Called
+    /// from within itself it does nothing: the outer one goes on with what came.
     [[gnu::noinline]] void perform_waiting() {
         if (performing_) {
             return;
@@ -63,7 +63,6 @@ class Dispatcher {
             perform(actions.take());
             tell_shed();
         }
-        own.restless |= !actions.empty();
     }
 
     /// Tells who has left to make room.
