@@ -56,9 +56,7 @@ void count_ring(int) noexcept {
     rings.fetch_add(1);
     errno = EBADF;
 }
-void count_close(int) noexcept {
-    closes.fetch_add(1);
-}
+void count_close(int) noexcept { closes.fetch_add(1); }
 
 Doorbell counting_bell() {
     rings.store(0);
@@ -694,6 +692,39 @@ TEST_CASE("close amid senders of what cannot be assigned", "[mailbox]") {
                 return sealed.producer == producer && sealed.number == number;
             });
     REQUIRE(good == rounds);
+}
+
+namespace {
+
+// Its first move closes the mailbox that it is sent to: between send()'s first look and the last.
+template <bool assignable>
+struct Bolt {
+    Bolt(int given, Mailbox<Bolt>& closing) : number(given), mailbox(&closing) {}
+    Bolt(Bolt&& from) noexcept
+        : number(std::exchange(from.number, 0)), mailbox(std::exchange(from.mailbox, nullptr)) {
+        if (mailbox != nullptr)
+            std::exchange(mailbox, nullptr)->close();
+    }
+    Bolt& operator=(Bolt&& from) noexcept requires assignable {
+        number = std::exchange(from.number, 0);
+        return *this;
+    }
+
+    int number;
+    Mailbox<Bolt>* mailbox;
+};
+
+} // namespace
+
+TEMPLATE_TEST_CASE_SIG("who meets close half-way has the message back", "[mailbox]",
+                       ((bool assignable), assignable), true, false) {
+    STATIC_REQUIRE(std::is_move_assignable_v<Bolt<assignable>> == assignable);
+    Mailbox<Bolt<assignable>> mailbox{1, counting_bell()};
+    Bolt<assignable> bolt{7, mailbox};
+    REQUIRE(mailbox.send(std::move(bolt)) == SendStatus::closed);
+    REQUIRE(bolt.number == 7);
+    mailbox.collect();
+    REQUIRE_FALSE(mailbox.has_next());
 }
 
 TEST_CASE("where the limit cannot be met no sender hears full", "[mailbox]") {
