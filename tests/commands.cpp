@@ -16,21 +16,15 @@
 
 #include "calm.hpp"
 #include "catch.hpp"
+#include "sanitized.hpp"
 #include "scripted.hpp"
 
 using namespace scripted;
 
 namespace {
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr bool slow = true;
-#elif defined(__has_feature)
-constexpr bool slow = __has_feature(thread_sanitizer) || __has_feature(address_sanitizer);
-#else
-constexpr bool slow = false;
-#endif
 constexpr int senders = 8;
-constexpr int commands = slow ? 100'000 : 1'000'000;
+constexpr int commands = sanitized ? 100'000 : 1'000'000;
 
 using Epoll = BasicEpollPoller<RungKernel>;
 using Poll = BasicPollPoller<RungKernel>;
@@ -235,7 +229,7 @@ TEST_CASE("a runtime may be destroyed while others are sending to it") {
     Order::live = 0;
     int out_of_order = 0;
     int lost = 0;
-    for (int round = 0; round < (slow ? 10 : 100); ++round) {
+    for (int round = 0; round < (sanitized ? 10 : 100); ++round) {
         Foreman::Books books;
         auto reactor = std::make_unique<Reactor<Foreman, Epoll>>(Foreman(books));
         const auto controller = reactor->controller();
@@ -266,7 +260,7 @@ TEMPLATE_TEST_CASE("no wake is lost, however a send falls between the loop's loo
     Reactor<Counting, TestType> reactor{Counting(handled)};
     const auto controller = reactor.controller();
     bool refused = false;
-    for (int n = 1; n <= (slow ? 2'000 : 20'000); ++n) {
+    for (int n = 1; n <= (sanitized ? 2'000 : 20'000); ++n) {
         refused |= !controller.command(int{n});
         for (int spin = 0; handled.load(std::memory_order_acquire) != n; ++spin) {
             if (spin > n % 64) { // a loss would leave us here

@@ -26,18 +26,7 @@
 #include <vector>
 
 #include "catch.hpp"
-
-#ifdef __has_feature
-#define REACTOR_TEST_HAS(feature) __has_feature(feature)
-#else
-#define REACTOR_TEST_HAS(feature) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||                               \
-    REACTOR_TEST_HAS(address_sanitizer) || REACTOR_TEST_HAS(thread_sanitizer)
-#define REACTOR_TEST_SANITIZED true
-#else
-#define REACTOR_TEST_SANITIZED false
-#endif
+#include "sanitized.hpp"
 
 namespace {
 
@@ -45,7 +34,6 @@ using reactor::detail::Doorbell;
 using reactor::detail::Mailbox;
 using reactor::detail::SendStatus;
 
-constexpr bool sanitized = REACTOR_TEST_SANITIZED;
 constexpr int lost_ms = 50'000; // a sleep that takes this long was never going to end
 
 // A bell that only counts; it spoils errno as a failing write would.

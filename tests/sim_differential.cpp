@@ -13,6 +13,7 @@
 // REACTOR_SIM_SEEDS is how many histories to run, REACTOR_SIM_FIRST the first seed; with the first
 // of them set, what was run is printed as a table.
 #include "catch.hpp"
+#include "from_environment.hpp"
 
 #include <reactor/buffer.hpp>
 #include <reactor/net/address.hpp>
@@ -34,11 +35,6 @@ using namespace reactor;
 using namespace std::chrono_literals;
 
 namespace {
-
-std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
-    const char* const text = std::getenv(name);
-    return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
 
 /// The real kernel, with what the simulated world has besides.
 struct Real : os::Kernel {
@@ -106,7 +102,8 @@ class Side {
         const os::Result waited = Kernel::epoll_wait(fds[place], events, 0);
         std::map<std::uint64_t, std::uint32_t> bits;
         for (std::size_t n = 0; n < waited.count(); ++n) {
-            bits[events[n].data.u64] |= events[n].events;
+            const std::uint64_t data = events[n].data.u64; // a packed struct: no reference to it
+            bits[data] |= events[n].events;
         }
         return bits;
     }

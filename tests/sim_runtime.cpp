@@ -10,27 +10,27 @@
 //
 // REACTOR_SIM_SEEDS is how many schedules to run on each poller, REACTOR_SIM_FIRST the first seed.
 #include "catch.hpp"
+#include "from_environment.hpp"
+#include "sanitized.hpp"
 
 #include "sim/schedule.hpp"
 
 #include <reactor/sim/storm.hpp>
 
-#include <cstdlib>
 
 using namespace reactor;
 
 namespace {
 
-std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
-    const char* const text = std::getenv(name);
-    return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
+std::uint64_t seeds_wanted() {
+    return from_environment("REACTOR_SIM_SEEDS", sanitized ? 300 : 1000);
 }
 
 } // namespace
 
 TEMPLATE_TEST_CASE("under random schedules in a storm the invariants hold", "", trial::Epoll,
                    trial::Poll) {
-    const std::uint64_t seeds = from_environment("REACTOR_SIM_SEEDS", 1000);
+    const std::uint64_t seeds = seeds_wanted();
     const std::uint64_t first = from_environment("REACTOR_SIM_FIRST", 1);
     const auto found =
         sim::search(first, seeds, sim::Weather::storm(), trial::scenario<TestType>);
@@ -42,7 +42,7 @@ TEMPLATE_TEST_CASE("under random schedules in a storm the invariants hold", "", 
 
 TEMPLATE_TEST_CASE("a schedule in a storm is the same schedule when it is run again", "",
                    trial::Epoll, trial::Poll) {
-    const std::uint64_t seeds = from_environment("REACTOR_SIM_SEEDS", 1000) / 10;
+    const std::uint64_t seeds = seeds_wanted() / 10;
     const std::uint64_t first = from_environment("REACTOR_SIM_FIRST", 1);
     std::size_t different = 0;
     for (std::uint64_t seed = first; seed - first < seeds; ++seed) {

@@ -15,20 +15,12 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "sanitized.hpp"
 
 using namespace reactor;
 using namespace std::chrono_literals;
 
 namespace {
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool sanitized = true;
-#elif defined(__has_feature)
-constexpr bool sanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||
-                           __has_feature(memory_sanitizer);
-#else
-constexpr bool sanitized = false;
-#endif
 
 constexpr Duration tick{1 << 19};
 constexpr Timestamp start = Timestamp{} + 1000h;
