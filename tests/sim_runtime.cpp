@@ -11,7 +11,6 @@
 // REACTOR_SIM_SEEDS is how many schedules to run on each poller, REACTOR_SIM_FIRST the first seed.
 #include "catch.hpp"
 #include "from_environment.hpp"
-#include "sanitized.hpp"
 
 #include "sim/schedule.hpp"
 
@@ -22,9 +21,7 @@ using namespace reactor;
 
 namespace {
 
-std::uint64_t seeds_wanted() {
-    return from_environment("REACTOR_SIM_SEEDS", sanitized ? 300 : 1000);
-}
+std::uint64_t seeds_wanted() { return from_environment("REACTOR_SIM_SEEDS", 1000); }
 
 } // namespace
 
