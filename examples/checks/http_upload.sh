@@ -91,20 +91,38 @@ browser() {
     figure "a form sent by Chromium (build/examples/http_upload.png)"
 }
 
+# A free port that no client's end is given meanwhile.
+port_for_nginx() {
+    python3 - <<'END'
+import socket
+with open("/proc/sys/net/ipv4/ip_local_port_range") as range_of_clients:
+    lowest = int(range_of_clients.read().split()[0])
+for port in range(lowest - 1, 1023, -1):
+    with socket.socket() as tried:
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+    print(port)
+    break
+END
+}
+
 load() {
     mkdir -p nginx
+    other=$(port_for_nginx)
+    [ -n "$other" ] || failed "no port for nginx below those of clients"
     cat >nginx.conf <<END
 daemon off; worker_processes 1; pid $work/nginx/pid; error_log $work/nginx/log;
 events { worker_connections 4096; }
 http { access_log off; client_body_temp_path nginx/b; proxy_temp_path nginx/p;
   fastcgi_temp_path nginx/f; uwsgi_temp_path nginx/u; scgi_temp_path nginx/s;
-  server { listen 127.0.0.1:$((port + 1 > 65535 ? 20000 : port + 1)); keepalive_requests 100000000;
+  server { listen 127.0.0.1:$other; keepalive_requests 100000000;
     location / { default_type text/plain; return 200 "ok\n"; } } }
 END
     /usr/sbin/nginx -p "$work" -c "$work/nginx.conf" >nginx.said 2>&1 &
     nginx=$!
     echo "$nginx" >>servers
-    other=$((port + 1 > 65535 ? 20000 : port + 1))
     await 10 curl -sf "http://127.0.0.1:$other/" -o nginx.first || failed "nginx: $(cat nginx.said)"
     for who in "ours $port" "nginx $other"; do
         # shellcheck disable=SC2086
